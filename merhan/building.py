@@ -1,0 +1,163 @@
+"""From a recipe to a model and its processor."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoTokenizer,
+    ByT5Tokenizer,
+    RobertaConfig,
+    RobertaModel,
+    RobertaTokenizer,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Model,
+)
+
+from merhan.errors import InputError
+from merhan.feature_cache import cache_folder
+from merhan.recipe import DataRecipe, ModelRecipe
+from modeling_merhan import MerhanAudioConfig, MerhanForSequenceClassification
+from processing_merhan import SAMPLING_RATE, MerhanProcessor
+
+
+def build_model(recipe: ModelRecipe, labels: Sequence[str], train: pd.DataFrame) -> MerhanForSequenceClassification:
+    """Fetch the backbones and put a new fusion and head on them.
+
+    Args:
+        recipe: which backbones, and what differs from the defaults.
+        labels: of the classes, in their order.
+        train: the training rows: class weights are counted, and a tiny tokenizer is trained, on them alone.
+    """
+    audio, text = _audio(recipe), _text(recipe, train)
+    config = dict(recipe.config)
+    if config.get("class_weights") == "balanced":
+        config["class_weights"] = balanced_weights(train["label"], labels)
+    try:
+        return MerhanForSequenceClassification.from_backbones(
+            audio,
+            text,
+            audio_config=None if audio is None or isinstance(audio, MerhanAudioConfig) else recipe.audio_config,
+            text_config=None if text is None else recipe.text_config,
+            id2label=dict(enumerate(labels)),
+            label2id={label: number for number, label in enumerate(labels)},
+            **config,
+        )
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"model: cannot be built from audio_backbone {recipe.audio_backbone!r} and text_backbone "
+            f"{recipe.text_backbone!r} ({str(error).strip()})"
+        ) from error
+
+
+def build_processor(recipe: ModelRecipe, data: DataRecipe, train: pd.DataFrame) -> MerhanProcessor:
+    """The processor that belongs to the backbones, with the recipe's bounds and text template."""
+    audio, text = _audio(recipe), _text(recipe, train)
+    if isinstance(audio, str):
+        feature_extractor = AutoFeatureExtractor.from_pretrained(audio)
+    else:
+        feature_extractor = Wav2Vec2FeatureExtractor(do_normalize=False)
+    if feature_extractor.sampling_rate != SAMPLING_RATE:
+        raise InputError(
+            f"model.audio_backbone: {audio!r} reads {feature_extractor.sampling_rate} Hz, not {SAMPLING_RATE}."
+        )
+    return MerhanProcessor(
+        feature_extractor,
+        ByT5Tokenizer() if text is None else _tokenizer(text),
+        modalities=recipe.modalities,
+        min_seconds=data.min_seconds,
+        max_seconds=data.max_seconds,
+        max_tokens=data.max_tokens,
+        context_turns=data.context_turns,
+        use_speaker=data.use_speaker,
+    )
+
+
+def balanced_weights(labels: pd.Series, order: Sequence[str]) -> list[float]:
+    """Rows over (classes x rows of the class), as scikit-learn's `balanced`: their mean over the rows is 1."""
+    counts = labels.value_counts()
+    return [len(labels) / (len(order) * counts[label]) for label in order]
+
+
+def _audio(recipe: ModelRecipe) -> str | MerhanAudioConfig | None:
+    if recipe.audio_backbone == "light":
+        return MerhanAudioConfig(**recipe.audio_config)
+    return str(_tiny_wav2vec2()) if recipe.audio_backbone == "tiny" else recipe.audio_backbone
+
+
+def _text(recipe: ModelRecipe, train: pd.DataFrame) -> str | None:
+    return str(_tiny_roberta(train["text"])) if recipe.text_backbone == "tiny" else recipe.text_backbone
+
+
+def _tokenizer(name: str):
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    limit = AutoConfig.from_pretrained(name).max_position_embeddings
+    # RoBERTa counts positions from behind its padding id: two of its places are never reached.
+    tokenizer.model_max_length = min(tokenizer.model_max_length, limit - 2)
+    return tokenizer
+
+
+# --- tiny backbones, random, for a trial without a download -----------------------------------------------------------
+
+
+def _tiny_wav2vec2() -> Path:
+    """A folder with a random wav2vec2 that two cores train in minutes, loaded as a pretrained one would be."""
+    config = Wav2Vec2Config(
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=128,
+        conv_dim=(32, 32, 64, 64, 64),
+        conv_kernel=(10, 8, 4, 4, 4),
+        conv_stride=(5, 4, 2, 4, 2),
+        feat_extract_norm="layer",
+        do_stable_layer_norm=True,
+        num_conv_pos_embeddings=32,
+        num_conv_pos_embedding_groups=4,
+        mask_time_length=4,
+        layerdrop=0.0,
+    )
+    folder = cache_folder() / "tiny" / f"wav2vec2-{_digest(config.to_json_string())}"
+    if not (folder / "preprocessor_config.json").is_file():
+        _seeded(Wav2Vec2Model, config).save_pretrained(folder)
+        Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(folder)
+    return folder
+
+
+def _tiny_roberta(texts: Sequence[str]) -> Path:
+    """A folder with a random RoBERTa and a tokenizer trained on the spot, on the training words alone."""
+    folder = cache_folder() / "tiny" / f"roberta-{_digest(*texts)}"
+    if not (folder / "tokenizer_config.json").is_file():
+        specials = {token: number for number, token in enumerate(("<s>", "<pad>", "</s>", "<unk>", "<mask>"))}
+        untrained = RobertaTokenizer(vocab=specials, merges=[], model_max_length=126)
+        tokenizer = untrained.train_new_from_iterator([list(texts)], vocab_size=600, show_progress=False)
+        config = RobertaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=128,
+            max_position_embeddings=128,
+            bos_token_id=tokenizer.bos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+        _seeded(RobertaModel, config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _seeded(model_class: type, config: Any) -> torch.nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return model_class(config)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()

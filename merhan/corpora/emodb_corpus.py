@@ -1,0 +1,66 @@
+"""EMO-DB, the Berlin Database of Emotional Speech: German, 535 recordings, 10 actors, 7 emotions, 10 sentences.
+
+Burkhardt et al. 2005, "A database of German emotional speech", Interspeech. Usage unrestricted.
+`wav/03a01Fa.wav` = speaker 03, sentence a01, emotion F, take a.
+"""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from merhan.corpora import Corpus, require_folder
+from merhan.emotions import map_label
+from merhan.errors import InputError
+
+
+# The letters are of the German words: Wut, Langeweile, Ekel, Angst, Freude, Trauer, neutral.
+LABELS = {
+    "W": "anger",
+    "L": "boredom",
+    "E": "disgust",
+    "A": "fear",
+    "F": "joy",
+    "T": "sadness",
+    "N": "neutral",
+}
+SENTENCES = {
+    "a01": "Der Lappen liegt auf dem Eisschrank.",
+    "a02": "Das will sie am Mittwoch abgeben.",
+    "a04": "Heute abend könnte ich es ihm sagen.",
+    "a05": "Das schwarze Stück Papier befindet sich da oben neben dem Holzstück.",
+    "a07": "In sieben Stunden wird es soweit sein.",
+    "b01": "Was sind denn das für Tüten, die da unter dem Tisch stehen?",
+    "b02": "Sie haben es gerade hochgetragen und jetzt gehen sie wieder runter.",
+    "b03": "An den Wochenenden bin ich jetzt immer nach Hause gefahren und habe Agnes besucht.",
+    "b09": "Ich will das eben wegbringen und dann mit Karl was trinken gehen.",
+    "b10": "Die wird auf dem Platz sein, wo wir sie immer hinlegen.",
+}
+_MALE = {"03", "10", "11", "12", "15"}
+_NAME = re.compile(r"(?P<speaker>\d\d)(?P<sentence>[ab]\d\d)(?P<emotion>[A-Z])(?P<take>[a-z])")
+
+
+def read(source: str | Path | None) -> Corpus:
+    """`source`: the folder of the release, with the recordings anywhere below it."""
+    folder = require_folder(source, "EMO-DB")
+    files = sorted(folder.rglob("*.wav"))
+    named = [(file, match) for file in files if (match := _NAME.fullmatch(file.stem))]
+    if not named:
+        raise InputError(f"{folder}: no EMO-DB recording (like 03a01Fa.wav) in it or below it.")
+    foreign = len(files) - len(named)
+    notes = [f"{foreign} wav files left out: their names are not EMO-DB's"] if foreign else []
+    return Corpus(pd.DataFrame([_row(*one) for one in named]), notes)
+
+
+def _row(file: Path, match: re.Match) -> dict:
+    return {
+        "utterance_id": f"emodb-{file.stem}",
+        "corpus": "emodb",
+        "audio": str(file),
+        "text": SENTENCES[match["sentence"]],
+        "label": map_label(match["emotion"], LABELS, str(file)),
+        "source_label": match["emotion"],
+        "speaker": f"emodb-{match['speaker']}",
+        "gender": "male" if match["speaker"] in _MALE else "female",
+        "language": "de",
+    }

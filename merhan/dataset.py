@@ -1,0 +1,178 @@
+"""Manifest rows -> examples -> padded batches."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import Dataset
+from torchaudio.functional import speed
+
+from merhan.corpora import read_corpus
+from merhan.doctor import measure, segment
+from merhan.errors import InputError
+from merhan.protocols import split
+from merhan.recipe import DataRecipe
+from processing_merhan import SAMPLING_RATE, MerhanProcessor
+
+
+SPEEDS = (0.9, 1.0, 1.1)  # Ko et al. 2015, "Audio augmentation for speech recognition", Interspeech
+
+
+def load_rows(recipe: DataRecipe, modalities: Sequence[str]) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
+    """A recipe's data: every row with its split and duration, the protocol, and sentences about what was left out.
+
+    Args:
+        modalities: what the model is to read; rows that have none of it are left out, recordings are checked if it
+            reads sound.
+    """
+    where = str(recipe.source or recipe.corpus)
+    rows, notes = read_corpus(recipe.corpus, recipe.source, recipe.label_map, **recipe.options)
+    rows, protocol = split(rows, recipe.protocol, recipe.fold)
+    rows, left_out = readable(rows, modalities, where)
+    rows = measure(rows, where) if "audio" in modalities else rows.assign(duration=rows.get("duration", 0.0))
+    return rows, protocol, [*notes, *left_out]
+
+
+class EmotionDataset(Dataset):
+    """Utterances of a manifest, decoded when they are asked for.
+
+    Args:
+        rows: the utterances of one split.
+        dialogues: rows to take the context from, the same or more.
+        processor: makes sound and text what the model reads.
+        label2id: label -> class id.
+        modalities: which of the model's modalities to give.
+        augment: whether to play each utterance at a drawn speed.
+        seed: of that draw, together with the epoch and the row.
+    """
+
+    def __init__(
+        self,
+        rows: pd.DataFrame,
+        processor: MerhanProcessor,
+        label2id: Mapping[str, int],
+        modalities: Sequence[str],
+        dialogues: pd.DataFrame | None = None,
+        augment: bool = False,
+        seed: int = 0,
+    ):
+        self.rows = rows.reset_index(drop=True)
+        self.processor = processor
+        self.modalities = list(modalities)
+        self.labels = [label2id[label] for label in self.rows["label"]]
+        self.augment = augment
+        self.seed = seed
+        self.epoch = 0
+        # Modality -> one .npy file per row, read in place of the raw input; see feature_cache.
+        self.features: dict[str, list[Path | None]] = {}
+        self.segments = list(self.rows.reindex(columns=["audio", "start", "end"]).itertuples(index=False, name=None))
+        self.tokens = self._encode(self.rows if dialogues is None else dialogues)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example: dict[str, Any] = {"labels": self.labels[index]}
+        for name, files in self.features.items():
+            example[f"{name}_features"] = None if files[index] is None else np.load(files[index], mmap_mode="r")
+        if "audio" in self.modalities and "audio" not in self.features:
+            waveform = self.waveform(index)
+            example["audio"] = self._change_speed(waveform, index) if self.augment else waveform
+        if "text" in self.modalities and "text" not in self.features:
+            example["text"] = self.tokens[index]
+        return example
+
+    @property
+    def lengths(self) -> list[float]:
+        """What a row costs: seconds of sound where there is sound to read, tokens otherwise."""
+        if "audio" in self.modalities and self.rows["duration"].any():
+            return self.rows["duration"].clip(upper=self.processor.max_seconds or np.inf).tolist()
+        return [len(ids or ()) for ids in self.tokens]
+
+    def waveform(self, index: int) -> np.ndarray | None:
+        """`(samples,)` at 16 kHz as recorded, or None."""
+        audio, start, end = self.segments[index]
+        return self.processor.load_audio(audio, *segment(start, end)) if audio else None
+
+    def _change_speed(self, waveform: np.ndarray | None, index: int) -> np.ndarray | None:
+        if waveform is None:
+            return None
+        # A draw of seed, epoch and row alone: the same in any worker process and after a resume.
+        factor = np.random.default_rng([self.seed, self.epoch, index]).choice(SPEEDS)
+        changed, _ = speed(torch.from_numpy(waveform), SAMPLING_RATE, float(factor))
+        return changed.numpy()
+
+    def _encode(self, dialogues: pd.DataFrame) -> list[list[int] | None]:
+        if "text" not in self.modalities:
+            return [None] * len(self.rows)
+        contexts = context_of(dialogues, self.processor.context_turns)
+        speakers = self.rows["speaker"] if "speaker" in self.rows else [None] * len(self.rows)
+        return [
+            self.processor.encode_text(text, speaker, contexts.get(utterance))
+            for text, speaker, utterance in zip(self.rows["text"], speakers, self.rows["utterance_id"], strict=True)
+        ]
+
+
+def readable(rows: pd.DataFrame, modalities: Sequence[str], where: str) -> tuple[pd.DataFrame, list[str]]:
+    """The rows that have any of the modalities, and a sentence about those that have none.
+
+    Raises:
+        InputError: no row has any.
+    """
+    has = pd.concat([rows[name] != "" for name in modalities], axis=1).any(axis=1)
+    if not has.any():
+        raise InputError(
+            f"{where}: no row has {' or '.join(modalities)}, which is all that this model is to read; fill that column "
+            f"of the manifest, or choose a model of another modality."
+        )
+    left_out = f"{where}: {(~has).sum()} of {len(rows)} rows left out, they have no {' and no '.join(modalities)}"
+    return rows[has].reset_index(drop=True), [] if has.all() else [left_out]
+
+
+def context_of(rows: pd.DataFrame, turns: int) -> dict[str, list[dict[str, str]]]:
+    """For each utterance the turns before it in its dialogue, oldest first, as they were said.
+
+    Raw turns, never contextualised ones: building context from context doubles it every turn (field.md, 1.2).
+    """
+    if not turns or "dialogue" not in rows or "turn" not in rows:
+        return {}
+    contexts = {}
+    for _, dialogue in rows[rows["dialogue"] != ""].sort_values("turn").groupby("dialogue", sort=False):
+        said = dialogue.reindex(columns=["speaker", "text"]).to_dict("records")
+        for number, utterance in enumerate(dialogue["utterance_id"]):
+            contexts[utterance] = [turn for turn in said[max(number - turns, 0) : number] if turn["text"]]
+    return contexts
+
+
+class Collator:
+    """Examples -> one padded batch, in the model's own argument names."""
+
+    def __init__(self, processor: MerhanProcessor):
+        self.processor = processor
+
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        columns = {name: [example[name] for example in examples] for name in examples[0]}
+        batch = {"labels": torch.tensor(columns.pop("labels"))}
+        for name in ("audio", "text"):
+            features = columns.pop(f"{name}_features", ())
+            if any(array is not None for array in features):
+                batch[f"{name}_features"], batch[f"{name}_features_mask"] = pad_features(features)
+        if columns:
+            empty = [None] * len(examples)
+            batch |= self.processor.pad(columns.get("audio", empty), columns.get("text", empty))
+        return batch
+
+
+def pad_features(features: Sequence[np.ndarray | None]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Arrays `(length, width)` -> `(batch, longest, width)` float32 and its mask; None becomes a masked row."""
+    width = next(array.shape[1] for array in features if array is not None)
+    arrays = [np.zeros((0, width)) if array is None else array for array in features]
+    longest = max(max(len(array) for array in arrays), 1)
+    batch, mask = torch.zeros(len(arrays), longest, width), torch.zeros(len(arrays), longest, dtype=torch.long)
+    for row, array in enumerate(arrays):
+        batch[row, : len(array)] = torch.from_numpy(np.array(array))
+        mask[row, : len(array)] = 1
+    return batch, mask

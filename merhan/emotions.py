@@ -1,0 +1,36 @@
+"""The emotion vocabulary, and how another vocabulary's words are mapped onto it: explicitly, or not at all."""
+
+from collections.abc import Mapping
+
+from merhan.errors import InputError, nearest
+
+
+# Ekman's six, neutral, and what the corpora of the field add to them.
+EMOTIONS = (
+    "neutral",
+    "calm",
+    "joy",
+    "excitement",
+    "amusement",
+    "anger",
+    "frustration",
+    "sadness",
+    "fear",
+    "disgust",
+    "contempt",
+    "surprise",
+    "boredom",
+    "sleepiness",
+)
+
+
+def map_label(word: str, table: Mapping[str, str], where: str) -> str:
+    """A corpus's own word in our vocabulary.
+
+    Raises:
+        InputError: the table does not have the word. Nothing is ever guessed: a silent default is how a published
+            system came to train on one class alone (field.md, 1.1).
+    """
+    if word not in table:
+        raise InputError(f"{where}: label {word!r} is not in the table of this corpus{nearest(word, table)}")
+    return table[word]

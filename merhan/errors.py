@@ -1,0 +1,33 @@
+"""Bad input, told in one sentence."""
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable
+from functools import wraps
+
+from processing_merhan import AudioError
+
+
+class InputError(ValueError):
+    """Input that cannot be used. The message names the file, row or key, and the remedy."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'epochs'?"`, or the whole list where nothing is near."""
+    known = sorted(map(str, known))
+    close = difflib.get_close_matches(str(word), known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}."
+
+
+def exits_cleanly(main: Callable[..., None]) -> Callable[..., None]:
+    """Make bad input end a program with its sentence and exit code 2, without a traceback."""
+
+    @wraps(main)
+    def run(*args, **kwargs):
+        try:
+            main(*args, **kwargs)
+        except (InputError, AudioError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+
+    return run

@@ -1,0 +1,142 @@
+"""From a model and rows to predictions, figures, a picture and a report, each a file complete in itself."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import Subset
+from transformers import Trainer, TrainingArguments
+
+from merhan.dataset import Collator, EmotionDataset, readable
+from merhan.errors import InputError
+from merhan.metrics import EmotionMetrics, intervals
+from merhan.provenance import write_json
+from merhan.report import confusion_picture, write_report
+from modeling_merhan import MerhanForSequenceClassification
+from processing_merhan import MerhanProcessor
+
+
+# Carried along from the manifest, for whoever groups or pairs predictions later.
+CARRIED = ("corpus", "speaker", "session", "dialogue", "duration")
+
+
+def evaluate_split(
+    model: MerhanForSequenceClassification,
+    processor: MerhanProcessor,
+    rows: pd.DataFrame,
+    split: str,
+    folder: Path,
+    protocol: Mapping[str, Any],
+    condition: str | None = None,
+    batch_size: int = 16,
+) -> dict[str, Any]:
+    """Evaluate one split, and write `predictions.parquet`, `metrics.json`, `confusion.png` and `report.md`.
+
+    Args:
+        rows: the whole manifest with splits; the context of a turn comes from it.
+        folder: the evaluation folder; results go to `folder/<split>` or `folder/<split>--<condition>`.
+        condition: `audio` or `text` to give the model that modality alone; None gives it all that it reads.
+
+    Returns:
+        What `metrics.json` holds.
+    """
+    modalities = [condition] if condition else model.config.modalities
+    if condition and condition not in model.config.modalities:
+        raise InputError(
+            f"This model reads {' and '.join(model.config.modalities)}; it cannot be given {condition} alone."
+        )
+    part = rows[rows["split"] == split]
+    if part.empty:
+        raise InputError(f"The {split} split is empty; there are {', '.join(sorted(rows['split'].unique()))}.")
+    part, left_out = readable(part, modalities, f"{split} split")
+    if unknown := sorted(set(part["label"]) - set(model.config.label2id)):
+        raise InputError(
+            f"The {split} split has labels that the model never learnt: {', '.join(unknown)}. It knows "
+            f"{', '.join(model.config.label2id)}; map or drop them with data.label_map."
+        )
+    dataset = EmotionDataset(part, processor, model.config.label2id, modalities, dialogues=rows)
+    logits = predict(model, processor, dataset, batch_size)
+    name = f"{split}--{condition}" if condition else split
+    predictions = table_of(part, logits, model.config.id2label)
+    metrics = {"split": split, "condition": condition or "+".join(modalities), "folder": name}
+    metrics |= {"notes": left_out, "protocol": dict(protocol)} | figures(predictions, list(model.config.label2id))
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    predictions.to_parquet(folder / name / "predictions.parquet", index=False)
+    confusion_picture(metrics, folder / name / "confusion.png")
+    write_report(metrics, folder / name / "report.md")
+    write_json(folder / name / "metrics.json", metrics)
+    return metrics
+
+
+def predict(
+    model: MerhanForSequenceClassification, processor: MerhanProcessor, dataset: EmotionDataset, batch_size: int
+) -> np.ndarray:
+    """Logits `(rows, num_labels)` in the data set's order. Rows of like length share a batch; the order is put back."""
+    order = np.argsort(dataset.lengths, kind="stable")
+    arguments = TrainingArguments(
+        per_device_eval_batch_size=batch_size,
+        remove_unused_columns=False,
+        report_to="none",
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+    trainer = Trainer(model, arguments, data_collator=Collator(processor))
+    logits = np.empty((len(dataset), model.config.num_labels), dtype=np.float32)
+    logits[order] = trainer.predict(Subset(dataset, order.tolist())).predictions
+    return logits
+
+
+def table_of(rows: pd.DataFrame, logits: np.ndarray, id2label: Mapping[int, str]) -> pd.DataFrame:
+    """One row per utterance: id, label, prediction, logits, and what groups it."""
+    return pd.DataFrame(
+        {
+            "utterance_id": rows["utterance_id"].to_numpy(),
+            "label": rows["label"].to_numpy(),
+            "prediction": [id2label[number] for number in logits.argmax(axis=1)],
+            "logits": list(logits),
+            **{column: rows[column].to_numpy() for column in CARRIED if column in rows},
+        }
+    )
+
+
+def figures(predictions: pd.DataFrame, labels: list[str]) -> dict[str, Any]:
+    """Scores of a prediction table, with 95 % intervals over speakers (over dialogues where speakers recur)."""
+    ids = {label: number for number, label in enumerate(labels)}
+    guessed = predictions["prediction"].map(ids).to_numpy()
+    references = predictions["label"].map(ids).to_numpy()
+    metric = EmotionMetrics()
+    found = metric.compute(predictions=guessed, references=references, num_labels=len(labels))
+    cluster = cluster_column(predictions)
+    return found | {
+        "labels": labels,
+        "intervals": intervals(guessed, references, predictions[cluster].to_numpy(), len(labels)),
+        "interval_clusters": cluster,
+    }
+
+
+def cluster_column(rows: pd.DataFrame) -> str:
+    """What the intervals draw: dialogues where a corpus has them, else speakers, else single utterances."""
+    for column in ("dialogue", "speaker"):
+        if column in rows and (rows[column] != "").all():
+            return column
+    return "utterance_id"
+
+
+def load_checkpoint(name: str) -> tuple[MerhanForSequenceClassification, MerhanProcessor]:
+    """A run folder, a model folder or a Hub id -> model and processor.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    folder = Path(name) / "model" if (Path(name) / "model").is_dir() else Path(name)
+    source = str(folder) if folder.is_dir() else name
+    try:
+        model = MerhanForSequenceClassification.from_pretrained(source, dtype=torch.float32)
+        return model.eval(), MerhanProcessor.from_pretrained(source)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"--checkpoint: {name!r} is neither a run, nor a model folder, nor a model on the Hub "
+            f"({str(error).strip().splitlines()[0]})"
+        ) from None

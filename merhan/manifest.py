@@ -1,0 +1,141 @@
+"""The one table that every corpus becomes: one row per utterance, as Parquet, CSV or JSONL.
+
+Required columns: `utterance_id`, `corpus`, `audio` (path, relative to the manifest's folder; empty = none), `text`
+(empty = none), `label` (of `merhan.emotions.EMOTIONS`). The optional ones are in `OPTIONAL`.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from merhan.emotions import EMOTIONS
+from merhan.errors import InputError, nearest
+
+
+REQUIRED = ("utterance_id", "corpus", "audio", "text", "label")
+OPTIONAL = (
+    "split",  # train, validation or test
+    "speaker",
+    "session",
+    "dialogue",
+    "turn",  # order within the dialogue
+    "start",  # seconds within the recording
+    "end",
+    "duration",  # seconds
+    "language",
+    "gender",
+    "valence",
+    "arousal",
+    "dominance",
+    "votes",
+    "source_label",  # the corpus's own word
+)
+SPLITS = ("train", "validation", "test")
+_TEXT_COLUMNS = (*REQUIRED, "split", "speaker", "session", "dialogue", "language", "gender", "source_label")
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Any Parquet, CSV, TSV or JSONL file, every cell as it stands.
+
+    Raises:
+        InputError: no such file, or not a table.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such manifest; check the path, or make one with `merhan prepare`.")
+    readers = {
+        ".parquet": pd.read_parquet,
+        ".csv": lambda file: pd.read_csv(file, dtype=str, keep_default_na=False),
+        ".tsv": lambda file: pd.read_csv(file, dtype=str, keep_default_na=False, sep="\t"),
+        ".jsonl": lambda file: pd.read_json(file, lines=True, dtype=False, convert_dates=False),
+    }
+    if path.suffix not in readers:
+        raise InputError(f"{path}: a manifest is {', '.join(readers)}, not {path.suffix or 'a file without a suffix'}.")
+    try:
+        return readers[path.suffix](path)
+    except (ValueError, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as {path.suffix[1:]} ({error}).") from None
+
+
+def read_manifest(path: str | Path, root: str | Path | None = None) -> pd.DataFrame:
+    """Read and validate a manifest; `audio` comes back as a full path.
+
+    Args:
+        path: the file.
+        root: folder that `audio` is relative to, by default the manifest's own.
+    """
+    path = Path(path)
+    rows = tidy(read_table(path), str(path))
+    folder = Path(root) if root else path.parent
+    rows["audio"] = [str(folder / audio) if audio else "" for audio in rows["audio"]]
+    return validate(rows, str(path))
+
+
+def write_manifest(rows: pd.DataFrame, path: str | Path):
+    """Write validated rows, `audio` relative to the manifest's folder."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = rows.copy()
+    rows["audio"] = [os.path.relpath(audio, path.parent) if audio else "" for audio in rows["audio"]]
+    writers = {
+        ".parquet": rows.to_parquet,
+        ".csv": lambda file: rows.to_csv(file, index=False),
+        ".jsonl": lambda file: rows.to_json(file, orient="records", lines=True),
+    }
+    if path.suffix not in writers:
+        raise InputError(f"{path}: a manifest is written as {', '.join(writers)}, not {path.suffix or 'no suffix'}.")
+    temporary = path.with_name(f".{path.name}")
+    writers[path.suffix](temporary)
+    temporary.replace(path)
+
+
+def tidy(rows: pd.DataFrame, where: str) -> pd.DataFrame:
+    """One type per column: text is stripped and never null, `start`, `end`, `duration` and `turn` are numbers."""
+    missing = [column for column in REQUIRED if column not in rows]
+    if missing:
+        raise InputError(
+            f"{where}: lacks the column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, rows.columns))}. "
+            f"Rename it, or map it with `data.columns`."
+        )
+    rows = rows.reset_index(drop=True).copy()
+    for column in set(_TEXT_COLUMNS) & set(rows):
+        rows[column] = rows[column].fillna("").astype(str).str.strip()
+    for column in {"start", "end", "duration", "turn"} & set(rows):
+        numbers = pd.to_numeric(rows[column], errors="coerce")
+        filled = ~rows[column].isin(["", None]) & rows[column].notna()
+        _refuse(where, rows, numbers.isna() & filled, f"{column} is not a number", "write seconds, or leave it empty")
+        rows[column] = numbers
+    return rows
+
+
+def validate(rows: pd.DataFrame, where: str, extra_labels: Iterable[str] = ()) -> pd.DataFrame:
+    """The contract of a manifest; returns the rows.
+
+    Raises:
+        InputError: names the file, the row (counted from 1, without the header) and the remedy.
+    """
+    if rows.empty:
+        raise InputError(f"{where}: holds no row.")
+    _refuse(where, rows, rows["utterance_id"] == "", "utterance_id is empty", "give every row its own")
+    _refuse(where, rows, rows["utterance_id"].duplicated(), "utterance_id stands twice", "make ids unique")
+    silent = (rows["audio"] == "") & (rows["text"] == "")
+    _refuse(where, rows, silent, "neither audio nor text", "give either, or remove the row")
+    known = {*EMOTIONS, *extra_labels}
+    unknown = ~rows["label"].isin(known)
+    if unknown.any():
+        word = rows.loc[unknown, "label"].iloc[0]
+        remedy = f"map it with `data.label_map`{nearest(word, known)}"
+        _refuse(where, rows, unknown, f"label {word!r} is not in the vocabulary", remedy)
+    if "split" in rows:
+        _refuse(where, rows, ~rows["split"].isin(["", *SPLITS]), "unknown split", f"write {', '.join(SPLITS)}")
+    return rows
+
+
+def _refuse(where: str, rows: pd.DataFrame, bad: pd.Series, problem: str, remedy: str):
+    if bad.any():
+        first = int(bad.to_numpy().argmax())
+        more = f" (and {int(bad.sum()) - 1} more rows)" if bad.sum() > 1 else ""
+        name = rows["utterance_id"].iloc[first]
+        raise InputError(f"{where}, row {first + 1} ({name!r}): {problem}{more}; {remedy.rstrip('.')}.")

@@ -1,0 +1,107 @@
+"""Metrics of emotion recognition, as a module of the `evaluate` library that needs no network.
+
+`evaluate.load("merhan/metrics.py")` or `EmotionMetrics()`, then
+`.compute(predictions=..., references=..., num_labels=...)`.
+"""
+
+import datasets
+import evaluate
+import numpy as np
+from scipy.stats import bootstrap
+from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support, recall_score
+
+
+SCORES = ("war", "uar", "macro_f1", "weighted_f1")
+
+_DESCRIPTION = """The figures that speech emotion recognition is reported in. WAR (weighted average recall) is the share
+of utterances that are right, that is, accuracy. UAR (unweighted average recall) is the mean of the classes' recalls,
+chance being one over the number of classes. F1 comes as the classes' plain mean (macro) and weighted by support."""
+
+
+class EmotionMetrics(evaluate.Metric):
+    """WAR, UAR, macro and weighted F1, the same per class, and the confusion matrix; scikit-learn computes them."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **{"keep_in_memory": True, **kwargs})
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation="",
+            inputs_description="predictions and references: class ids; num_labels: how many classes there are",
+            features=datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}),
+        )
+
+    def _compute(self, predictions, references, num_labels: int) -> dict:
+        return score(np.asarray(predictions), np.asarray(references), num_labels)
+
+
+def score(predictions: np.ndarray, references: np.ndarray, num_labels: int) -> dict:
+    """All figures at once.
+
+    Args:
+        predictions, references: class ids `(rows,)`.
+        num_labels: number of classes. A class without a reference has no recall: it counts in neither UAR nor macro F1.
+
+    Returns:
+        `war, uar, macro_f1, weighted_f1` in [0, 1], `n`, `per_class` (lists of `precision, recall, f1, support`) and
+        `confusion_matrix` (reference by prediction).
+    """
+    labels = np.arange(num_labels)
+    present = np.unique(references)
+    options = {"labels": present, "zero_division": 0.0}
+    per_class = precision_recall_fscore_support(references, predictions, labels=labels, zero_division=0.0)
+    return {
+        "war": float(np.mean(predictions == references)),
+        "uar": float(recall_score(references, predictions, average="macro", **options)),
+        "macro_f1": float(f1_score(references, predictions, average="macro", **options)),
+        "weighted_f1": float(f1_score(references, predictions, average="weighted", **options)),
+        "n": len(references),
+        "per_class": dict(
+            zip(("precision", "recall", "f1", "support"), (values.tolist() for values in per_class), strict=True)
+        ),
+        "confusion_matrix": confusion_matrix(references, predictions, labels=labels).tolist(),
+    }
+
+
+def intervals(
+    predictions: np.ndarray, references: np.ndarray, clusters: np.ndarray, num_labels: int, seed: int = 0
+) -> dict[str, list[float]]:
+    """95 % intervals of the four scores, by a percentile bootstrap over clusters (speakers, or dialogues).
+
+    Rows of one speaker are alike, so it is speakers that are drawn, not rows. Fewer than two clusters give no interval.
+
+    Returns:
+        score -> `[low, high]`.
+    """
+    names, member = np.unique(clusters, return_inverse=True)
+    if len(names) < 2:
+        return {}
+    # Every score is a function of the confusion counts, and these add up over clusters.
+    counts = np.zeros((len(names), num_labels, num_labels))
+    np.add.at(counts, (member, references, predictions), 1)
+
+    def statistic(drawn: np.ndarray, axis: int) -> np.ndarray:
+        return scores_of_counts(np.moveaxis(counts[drawn], axis - 2, 0).sum(axis=0))
+
+    options = {"n_resamples": 2000, "batch": 200, "method": "percentile", "rng": seed, "vectorized": True}
+    low, high = bootstrap((np.arange(len(names)),), statistic, **options).confidence_interval
+    return {name: [float(a), float(b)] for name, a, b in zip(SCORES, low, high, strict=True)}
+
+
+def scores_of_counts(counts: np.ndarray) -> np.ndarray:
+    """Confusion counts `(..., references, predictions)` -> the four of `SCORES`, `(4, ...)`."""
+    hits = np.diagonal(counts, axis1=-2, axis2=-1)
+    support, predicted = counts.sum(axis=-1), counts.sum(axis=-2)
+    present = support > 0
+    recall = hits / np.maximum(support, 1)
+    f1 = 2 * hits / np.maximum(support + predicted, 1)
+    classes, total = present.sum(axis=-1), support.sum(axis=-1)
+    return np.stack(
+        [
+            hits.sum(axis=-1) / total,
+            recall.sum(axis=-1) / classes,
+            (f1 * present).sum(axis=-1) / classes,
+            (f1 * support).sum(axis=-1) / total,
+        ]
+    )

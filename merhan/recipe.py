@@ -1,0 +1,191 @@
+"""A run as data: YAML -> typed recipe, `--set key=value` on top, everything checked before any weight is loaded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationResolutionError, OmegaConfBaseException
+from transformers import TrainingArguments
+
+from merhan.errors import InputError, nearest
+from modeling_merhan import MerhanAudioConfig, MerhanConfig
+
+
+GROUPS = ("head", "audio", "text")
+
+
+@dataclass
+class DataRecipe:
+    """What is read, how it is split, and how an utterance becomes tensors."""
+
+    corpus: str = "demo"  # a reader of merhan/corpora
+    source: str | None = None  # the raw release's folder, a file, or a `datasets` name
+    options: dict[str, Any] = field(default_factory=dict)  # the reader's own, as `columns` of your own table
+    label_map: dict[str, Any] = field(default_factory=dict)  # the label column's words -> ours, null drops the rows
+    protocol: str | None = None  # configs/protocols, or leave-one-out:<column>; null = the manifest's `split`
+    fold: int = 0  # which fold is tested, from 0
+    min_seconds: float = 0.5  # shorter sound gets zeros behind it
+    max_seconds: float | None = 12.0  # of longer sound the middle is kept
+    max_tokens: int = 128  # bound on the text; cuts the context, never the current turn
+    context_turns: int = 0  # earlier turns of the dialogue that the text holds
+    use_speaker: bool = False  # whether the speaker's name stands in the text
+    speed_perturbation: bool = False  # play each training utterance at 0.9, 1 or 1.1 of its speed
+
+
+@dataclass
+class ModelRecipe:
+    """Which backbones, and the fields of their configs and of MerhanConfig that differ from the defaults."""
+
+    audio_backbone: str | None = None  # Hub id or folder; `light` from scratch; `tiny` for a trial; null = no audio
+    text_backbone: str | None = None  # Hub id or folder; `tiny` for a trial; null = no text
+    audio_config: dict[str, Any] = field(default_factory=dict)
+    text_config: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)  # class_weights also takes `balanced`
+
+    @property
+    def modalities(self) -> list[str]:
+        """What the model will read."""
+        return [name for name in ("audio", "text") if getattr(self, f"{name}_backbone")]
+
+
+@dataclass
+class StageRecipe:
+    """What trains, for how long and at which rate."""
+
+    name: str = MISSING
+    epochs: float = MISSING
+    learning_rate: dict[str, float] = MISSING  # parameter group -> peak rate; a group without a rate is frozen
+    early_stopping_patience: int | None = None  # epochs without a better validation metric
+    freeze_feature_encoder: bool = True  # of wav2vec2-like backbones: their convolutions stay as pretrained
+    cache_features: bool = True  # run frozen backbones once per utterance instead of once per epoch
+    trainer: dict[str, Any] = field(default_factory=dict)  # TrainingArguments of this stage alone
+
+
+@dataclass
+class EvaluationRecipe:
+    """What is measured once training is over. Test rows are read here for the first time."""
+
+    splits: list[str] = field(default_factory=lambda: ["test"])
+    conditions: list[str] = field(default_factory=list)  # `audio`, `text`: also with that modality alone
+
+
+@dataclass
+class HubRecipe:
+    """Where the model is published, if anywhere."""
+
+    repo_id: str | None = None
+    private: bool = True
+    license: str = "apache-2.0"  # of the weights; data under a non-commercial licence makes them non-commercial
+
+
+@dataclass
+class Recipe:
+    """Everything that determines a run."""
+
+    run_name: str = MISSING
+    seed: int = 0
+    output_dir: str = "outputs"
+    metric: str = "uar"  # of validation, chooses the epoch: war, uar, macro_f1, weighted_f1
+    data: DataRecipe = field(default_factory=DataRecipe)
+    model: ModelRecipe = field(default_factory=ModelRecipe)
+    stages: list[StageRecipe] = field(default_factory=list)
+    trainer: dict[str, Any] = field(default_factory=dict)  # TrainingArguments of every stage
+    evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
+    hub: HubRecipe = field(default_factory=HubRecipe)
+
+
+# Set by the recipe in its own words, or by the run itself.
+_OURS = {
+    "output_dir": "output_dir and run_name",
+    "num_train_epochs": "stages[].epochs",
+    "learning_rate": "stages[].learning_rate",
+    "seed": "seed",
+    "metric_for_best_model": "metric",
+    "push_to_hub": "hub.repo_id",
+    "hub_token": "the environment variable HF_TOKEN",
+    "hub_model_id": "hub.repo_id",
+    "resume_from_checkpoint": "--resume",
+    "remove_unused_columns": "nothing: the model reads every column that it is given",
+    "train_sampling_strategy": "nothing: batches are bucketed by length",
+}
+
+
+def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, apply `key=value` changes and check it.
+
+    Raises:
+        InputError: no such file, not YAML, an unknown key (names the nearest right one), a wrong type, an unset
+            environment variable, a stage without a group to train.
+    """
+    schema = OmegaConf.structured(Recipe)
+    try:
+        config = OmegaConf.merge(schema, OmegaConf.load(path))
+        for change in changes:
+            key, equals, value = change.partition("=")
+            if not equals:
+                raise InputError(f"--set {change}: write key=value, as data.fold=1.")
+            OmegaConf.update(config, key, OmegaConf.create(f"value: {value}").value)
+        recipe = OmegaConf.to_object(config)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such recipe; recipes are in configs/.") from None
+    except (ConfigKeyError, ConfigAttributeError) as error:
+        raise InputError(f"{path}: unknown key {error.full_key!r}{_nearest_key(error, schema)}") from None
+    except InterpolationResolutionError as error:
+        raise InputError(f"{path}: {error.full_key}: {_first_line(error)}; set it, or give the key a value.") from None
+    except OmegaConfBaseException as error:
+        raise InputError(f"{path}: {getattr(error, 'full_key', None) or 'recipe'}: {_first_line(error)}.") from None
+    except (ValueError, OSError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: cannot be read as YAML ({_first_line(error)}).") from None
+    return _check(recipe, str(path))
+
+
+def save_recipe(recipe: Recipe, path: str | Path):
+    """Write the resolved recipe: what ran, with every default spelled out."""
+    OmegaConf.save(OmegaConf.structured(recipe), path)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _nearest_key(error: ConfigKeyError, schema: Any) -> str:
+    parent, _, key = (error.full_key or str(error.key)).rpartition(".")
+    kind = error.object_type if isinstance(error.object_type, type) else Recipe
+    known = [one.name for one in fields(kind)] if hasattr(kind, "__dataclass_fields__") else list(schema)
+    return nearest(key, [f"{parent}.{name}" if parent else name for name in known]) if parent else nearest(key, known)
+
+
+def _check(recipe: Recipe, where: str) -> Recipe:
+    known = {one.name for one in fields(TrainingArguments)}
+    _check_keys(recipe.trainer, known, f"{where}: trainer")
+    if not recipe.stages:
+        raise InputError(f"{where}: stages is empty; a run needs at least one.")
+    for number, stage in enumerate(recipe.stages):
+        _check_keys(stage.trainer, known, f"{where}: stages[{number}].trainer")
+        _check_keys(stage.learning_rate, GROUPS, f"{where}: stages[{number}].learning_rate")
+        if not stage.learning_rate:
+            raise InputError(f"{where}: stages[{number}].learning_rate is empty; name a group: {', '.join(GROUPS)}.")
+    if len({stage.name for stage in recipe.stages}) < len(recipe.stages):
+        raise InputError(f"{where}: two stages have one name; each keeps its checkpoints under its own.")
+    _check_keys(recipe.model.config, _own_fields(MerhanConfig), f"{where}: model.config")
+    if recipe.model.audio_backbone == "light":
+        _check_keys(recipe.model.audio_config, _own_fields(MerhanAudioConfig), f"{where}: model.audio_config")
+    if recipe.model.audio_backbone is None and recipe.model.text_backbone is None:
+        raise InputError(f"{where}: model has neither audio_backbone nor text_backbone; name one or both.")
+    return recipe
+
+
+def _check_keys(given: dict[str, Any], known: Sequence[str] | set[str], where: str):
+    for key in given:
+        if key in _OURS and where.endswith("trainer"):
+            raise InputError(f"{where}.{key}: is not set here but by {_OURS[key]}.")
+        if key not in known:
+            raise InputError(f"{where}: unknown key {key!r}{nearest(key, known)}")
+
+
+def _own_fields(config_class: type) -> set[str]:
+    return {name for name in config_class.__annotations__ if not name.endswith("_config")}

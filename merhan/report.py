@@ -1,0 +1,87 @@
+"""Tables and pictures from figures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from sklearn.metrics import ConfusionMatrixDisplay
+
+from merhan.metrics import SCORES
+
+
+matplotlib.use("Agg")  # no screen is needed, and none is asked for
+
+TITLES = {"war": "WAR", "uar": "UAR", "macro_f1": "macro F1", "weighted_f1": "weighted F1"}
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A GitHub table; the first column stands left, the others right."""
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in (header, rule, *rows))
+
+
+def with_interval(metrics: Mapping[str, Any], score: str) -> str:
+    """`0.612 [0.580, 0.645]`."""
+    bounds = metrics["intervals"].get(score)
+    return f"{metrics[score]:.3f}" + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else "")
+
+
+def scores_table(named: Mapping[str, Mapping[str, Any]], first: str = "given") -> str:
+    """One row per condition or run, the four scores with their intervals."""
+    rows = [[name, found["n"], *(with_interval(found, score) for score in SCORES)] for name, found in named.items()]
+    return markdown_table([first, "n", *(TITLES[score] for score in SCORES)], rows)
+
+
+def class_table(metrics: Mapping[str, Any]) -> str:
+    """One row per class: precision, recall, F1, support."""
+    columns = metrics["per_class"]
+    rows = [
+        [
+            label,
+            *(f"{columns[name][number]:.3f}" for name in ("precision", "recall", "f1")),
+            columns["support"][number],
+        ]
+        for number, label in enumerate(metrics["labels"])
+    ]
+    return markdown_table(["class", "precision", "recall", "F1", "support"], rows)
+
+
+def write_report(metrics: Mapping[str, Any], path: Path):
+    """A page that says what was measured on what, with the figures behind it."""
+    protocol, labels = metrics["protocol"], metrics["labels"]
+    confusion = [[label, *row] for label, row in zip(labels, metrics["confusion_matrix"], strict=True)]
+    fold = f", fold {protocol['fold']} of {protocol['folds']}" if "fold" in protocol else ""
+    notes = "".join(f"\n* {note}" for note in metrics["notes"])
+    path.write_text(f"""# {metrics["split"]}, given {metrics["condition"]}
+
+Protocol `{protocol["name"]}` version {protocol["version"]} (hash `{protocol.get("hash", "none")}`){fold}.
+In brackets: 95 % intervals, bootstrap over {metrics["interval_clusters"]}.
+{notes}
+
+{scores_table({metrics["condition"]: metrics})}
+
+{class_table(metrics)}
+
+Rows are the labels, columns the predictions:
+
+{markdown_table(["", *labels], confusion)}
+
+![confusion matrix](confusion.png)
+""")
+
+
+def confusion_picture(metrics: Mapping[str, Any], path: Path):
+    """The confusion matrix, shaded by recall, with counts."""
+    from matplotlib import pyplot
+
+    counts = np.array(metrics["confusion_matrix"])
+    size = 2.5 + 0.6 * len(counts)
+    figure, axes = pyplot.subplots(figsize=(size, size), layout="constrained")
+    display = ConfusionMatrixDisplay(counts, display_labels=metrics["labels"])
+    display.plot(ax=axes, cmap="Blues", colorbar=False, xticks_rotation=45, values_format="d")
+    display.im_.set(data=counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), clim=(0, 1))
+    axes.set(xlabel="predicted", ylabel="labelled", title=f"UAR {metrics['uar']:.3f}, n = {metrics['n']}")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

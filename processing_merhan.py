@@ -1,0 +1,418 @@
+# Copyright 2026 The MER-HAN Authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""From a recording and its words to the tensors that MER-HAN reads, and from its logits back to emotions.
+
+`load_audio` is the one door for sound, [`MerhanProcessor`] adds the words and makes batches,
+[`EmotionRecognitionPipeline`] answers in one call.
+
+This file is copied beside every checkpoint and loads alone: it imports nothing of this project.
+"""
+
+import functools
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchaudio
+from transformers import Pipeline
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.processing_utils import ProcessorMixin
+
+
+SAMPLING_RATE = 16_000
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
+
+
+class AudioError(ValueError):
+    """A recording that cannot be used; the message names it and says what is wrong and what to do."""
+
+
+# --- the audio door ---------------------------------------------------------------------------------------------------
+
+
+def load_audio(
+    source: str | os.PathLike | bytes | Mapping[str, Any],
+    start: float | None = None,
+    end: float | None = None,
+    min_seconds: float = 0.5,
+    max_seconds: float | None = None,
+) -> np.ndarray:
+    """Decode anything that holds sound into what the model reads.
+
+    Args:
+        source, start, end: as in [`read_audio`].
+        min_seconds: shorter sound gets zeros behind it (SpecAugment of wav2vec2 needs 0.2 s, its convolutions 25 ms).
+        max_seconds: of longer sound the middle is kept: leading and trailing silence is the first to go.
+
+    Returns:
+        `(samples,)` float32, mono, 16 kHz, mean removed.
+
+    Raises:
+        AudioError: as [`read_audio`].
+    """
+    waveform, rate = read_audio(source, start, end)
+    if rate != SAMPLING_RATE:
+        waveform = _resampler(rate)(torch.from_numpy(waveform)).numpy()
+    return _fit(waveform - waveform.mean(), min_seconds, max_seconds)
+
+
+def read_audio(
+    source: str | os.PathLike | bytes | Mapping[str, Any], start: float | None = None, end: float | None = None
+) -> tuple[np.ndarray, int]:
+    """Decode sound as it stands: `(samples,)` float32, the mean of its channels, and its rate.
+
+    Args:
+        source: a path or the bytes of a file (wav, flac, ogg, mp3 by soundfile; mp4, m4a, webm and whatever else FFmpeg
+            knows by PyAV), or `{"array": ..., "sampling_rate": ...}` with the array as `(samples,)`,
+            `(samples, channels)` or `(channels, samples)`, floats in [-1, 1] or signed integers.
+        start, end: seconds within the recording; what lies outside is not read.
+
+    Raises:
+        AudioError: nothing there, not sound, no samples, NaN or infinite samples. Names the source.
+    """
+    name = _name(source)
+    if isinstance(source, Mapping):
+        waveform, rate = _from_array(source, name)
+        waveform = waveform[:, _samples(start, rate, 0) : _samples(end, rate, waveform.shape[1])]
+    else:
+        waveform, rate = _decode(source, name, start, end)
+    if waveform.shape[1] == 0:
+        raise AudioError(f"{name}: holds 0 samples{_span(start, end)}; remove it from the manifest or record it again.")
+    if not np.isfinite(waveform).all():
+        raise AudioError(f"{name}: holds NaN or infinite samples; write it again from its source.")
+    return waveform.mean(axis=0, dtype=np.float32), rate
+
+
+def _name(source: Any) -> str:
+    if isinstance(source, (str, os.PathLike)):
+        return str(source)
+    return f"<{len(source)} bytes>" if isinstance(source, bytes) else "<array>"
+
+
+def _span(start: float | None, end: float | None) -> str:
+    return "" if start is None and end is None else f" between {start or 0} s and {end or 'its end'} s"
+
+
+def _samples(seconds: float | None, rate: int, default: int) -> int:
+    return default if seconds is None else round(seconds * rate)
+
+
+def _from_array(source: Mapping[str, Any], name: str) -> tuple[np.ndarray, int]:
+    """-> `(channels, samples)` float32 and its rate."""
+    missing = {"array", "sampling_rate"} - set(source)
+    if missing:
+        raise AudioError(f"{name}: needs 'array' and 'sampling_rate', lacks {' and '.join(sorted(missing))}.")
+    array = np.atleast_2d(np.asarray(source["array"]))
+    if array.ndim != 2:
+        raise AudioError(f"{name}: has {array.ndim} dimensions; give (samples,) or (samples, channels).")
+    if array.shape[0] > array.shape[1] > 0:
+        array = array.T
+    if np.issubdtype(array.dtype, np.integer):
+        array = array / (np.iinfo(array.dtype).max + 1)
+    return array.astype(np.float32), int(source["sampling_rate"])
+
+
+def _decode(source: Any, name: str, start: float | None, end: float | None) -> tuple[np.ndarray, int]:
+    """File or bytes -> `(channels, samples)` float32 and its rate."""
+    import soundfile
+
+    if not isinstance(source, bytes) and not Path(source).is_file():
+        raise AudioError(f"{name}: no such file; check the manifest's audio column and its root folder.")
+    try:
+        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+            first = min(_samples(start, file.samplerate, 0), file.frames)
+            last = min(_samples(end, file.samplerate, file.frames), file.frames)
+            file.seek(first)
+            return file.read(max(last - first, 0), dtype="float32", always_2d=True).T, file.samplerate
+    except soundfile.LibsndfileError as error:
+        _refuse_non_audio(source, name)
+        return _decode_with_av(source, name, start, end, error)
+
+
+def _refuse_non_audio(source: Any, name: str):
+    head = source[:64] if isinstance(source, bytes) else Path(source).read_bytes()[:64]
+    if not head:
+        raise AudioError(f"{name}: is an empty file; copy it again from its source.")
+    if head.startswith(_LFS_POINTER):
+        raise AudioError(f"{name}: is a Git LFS pointer, not audio; run `git lfs pull` where the corpus was cloned.")
+
+
+def _decode_with_av(
+    source: Any, name: str, start: float | None, end: float | None, reason: Exception
+) -> tuple[np.ndarray, int]:
+    try:
+        import av
+    except ImportError:
+        raise AudioError(
+            f"{name}: soundfile cannot read it ({reason}); `pip install av` reads mp4, m4a, webm."
+        ) from None
+    try:
+        with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as container:
+            stream = container.streams.audio[0]
+            rate = stream.codec_context.sample_rate
+            planar = av.AudioResampler(format="fltp")
+            decoded = (part for frame in container.decode(stream) for part in planar.resample(frame))
+            waveform = np.concatenate([part.to_ndarray() for part in decoded], axis=1)
+    except (av.error.FFmpegError, IndexError, ValueError) as error:
+        raise AudioError(f"{name}: is not readable as audio ({error or reason}); copy it again or drop it.") from None
+    return waveform[:, _samples(start, rate, 0) : _samples(end, rate, waveform.shape[1])], rate
+
+
+@functools.lru_cache(maxsize=8)
+def _resampler(rate: int) -> torchaudio.transforms.Resample:
+    return torchaudio.transforms.Resample(rate, SAMPLING_RATE)
+
+
+def _fit(waveform: np.ndarray, min_seconds: float, max_seconds: float | None) -> np.ndarray:
+    """Zeros behind sound that is too short, the middle of sound that is too long."""
+    shortest = round(min_seconds * SAMPLING_RATE)
+    longest = len(waveform) if max_seconds is None else round(max_seconds * SAMPLING_RATE)
+    first = max(len(waveform) - longest, 0) // 2
+    waveform = waveform[first : first + longest]
+    return np.pad(waveform, (0, max(shortest - len(waveform), 0)))
+
+
+# --- the processor ----------------------------------------------------------------------------------------------------
+
+
+class MerhanProcessor(ProcessorMixin):
+    r"""
+    Feature extractor and tokenizer in one, with the template that makes text of words, speaker and dialogue.
+
+    Args:
+        feature_extractor: the speech backbone's, at 16 kHz.
+        tokenizer: the text backbone's.
+        modalities: what the model reads. A model of one modality still carries both parts, because a processor of
+            transformers 5 cannot hold an absent one; the other part is never called.
+        min_seconds, max_seconds: bounds on the sound of one utterance, see [`load_audio`].
+        max_tokens: bound on the text, special tokens included. It cuts the context, oldest turn first, **never the
+            current turn**: that stays whole up to the tokenizer's `model_max_length`.
+        context_turns: how many earlier turns of the dialogue the model reads.
+        use_speaker: whether the speaker's name stands in the text.
+        turn_template: how a turn with a known speaker is written.
+
+    The words and, after a separator, the turns before them: `<s> Ross: Fine. </s></s> Rachel: How are you? </s>`.
+    """
+
+    def __init__(
+        self,
+        feature_extractor,
+        tokenizer,
+        modalities: Sequence[str] = ("audio", "text"),
+        min_seconds: float = 0.5,
+        max_seconds: float | None = 12.0,
+        max_tokens: int = 128,
+        context_turns: int = 0,
+        use_speaker: bool = False,
+        turn_template: str = "{speaker}: {text}",
+    ):
+        super().__init__(feature_extractor, tokenizer)
+        self.modalities = list(modalities)
+        self.min_seconds = min_seconds
+        self.max_seconds = max_seconds
+        self.max_tokens = max_tokens
+        self.context_turns = context_turns
+        self.use_speaker = use_speaker
+        self.turn_template = turn_template
+        # The oldest turns stand first, so they are what a full context loses.
+        self.tokenizer.truncation_side = "left"
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["input_values", "audio_attention_mask", "input_ids", "attention_mask"]
+
+    def __call__(self, audio: Any = None, text: Any = None, speaker: Any = None, context: Any = None) -> BatchFeature:
+        """Tensors for one utterance, or for a list of them.
+
+        Args:
+            audio: whatever [`load_audio`] takes, or `None`; or a list of these.
+            text: the words of the turn, or `None`; or a list.
+            speaker: who says it, or `None`; or a list.
+            context: the turns before, oldest first, each a string or `{"speaker": ..., "text": ...}`; or a list of
+                such lists, one for each utterance.
+
+        Returns:
+            `input_values` and `audio_attention_mask` `(batch, samples)`, `input_ids` and `attention_mask`
+            `(batch, tokens)`; a modality that no row has is absent, a row without it has a mask of zeros.
+        """
+        if not any(isinstance(value, list) for value in (audio, text, speaker)):
+            audio, text, speaker, context = [audio], [text], [speaker], [context]
+        size = max(len(value) for value in (audio, text) if isinstance(value, list))
+        audio, text, speaker, context = (
+            [None] * size if value is None else value for value in (audio, text, speaker, context)
+        )
+        waveforms = [None if one is None else self.load_audio(one) for one in audio]
+        tokens = [self.encode_text(*one) for one in zip(text, speaker, context, strict=True)]
+        return self.pad(waveforms, tokens)
+
+    def load_audio(self, source: Any, start: float | None = None, end: float | None = None) -> np.ndarray:
+        """[`load_audio`] with this processor's bounds."""
+        return load_audio(source, start, end, self.min_seconds, self.max_seconds)
+
+    def encode_text(self, text: str | None, speaker: str | None = None, context: Any = None) -> list[int] | None:
+        """Token ids of a turn and what of its context fits; `None` where there are no words.
+
+        Raises:
+            ValueError: the turn alone is longer than the text backbone can read.
+        """
+        if not text or not text.strip():
+            return None
+        turn = self._turn({"speaker": speaker, "text": text})
+        ids = self.tokenizer(turn)["input_ids"]
+        if len(ids) > self.tokenizer.model_max_length:
+            raise ValueError(
+                f"The turn {text[:60]!r}... has {len(ids)} tokens, the text backbone reads at most "
+                f"{self.tokenizer.model_max_length}, and a turn is never truncated; split it into several."
+            )
+        earlier = list(context or ())[len(context or ()) - self.context_turns :] if self.context_turns else []
+        before = " ".join(self._turn(one) for one in earlier)
+        specials = [self.tokenizer.num_special_tokens_to_add(pair=pair) for pair in (False, True)]
+        if not before or len(ids) - specials[0] + specials[1] >= self.max_tokens:
+            return ids
+        return self.tokenizer(turn, before, truncation="only_second", max_length=self.max_tokens)["input_ids"]
+
+    def _turn(self, turn: str | Mapping[str, str | None]) -> str:
+        turn = {"text": turn} if isinstance(turn, str) else turn
+        if self.use_speaker and turn.get("speaker"):
+            return self.turn_template.format(speaker=turn["speaker"], text=turn["text"])
+        return turn["text"]
+
+    def pad(self, waveforms: Sequence[np.ndarray | None], tokens: Sequence[list[int] | None]) -> BatchFeature:
+        """Loaded sound and encoded text, one each per row, as one padded batch with both masks."""
+        batch: dict[str, torch.Tensor] = {}
+        if any(waveform is not None for waveform in waveforms):
+            silence = np.zeros(round(self.min_seconds * SAMPLING_RATE), dtype=np.float32)
+            padded = self.feature_extractor(
+                [silence if waveform is None else waveform for waveform in waveforms],
+                sampling_rate=SAMPLING_RATE,
+                padding=True,
+                return_attention_mask=True,
+                return_tensors="pt",
+            )
+            batch["input_values"] = padded["input_values"]
+            batch["audio_attention_mask"] = padded["attention_mask"].long() * _present(waveforms)
+        if any(ids is not None for ids in tokens):
+            empty = [self.tokenizer.pad_token_id]
+            padded = self.tokenizer.pad(
+                {"input_ids": [empty if ids is None else ids for ids in tokens]}, return_tensors="pt"
+            )
+            batch["input_ids"] = padded["input_ids"]
+            batch["attention_mask"] = padded["attention_mask"] * _present(tokens)
+        self._require_readable(batch)
+        return BatchFeature(batch)
+
+    def _require_readable(self, batch: Mapping[str, torch.Tensor]):
+        masks = {"audio": batch.get("audio_attention_mask"), "text": batch.get("attention_mask")}
+        given = [name for name, mask in masks.items() if mask is not None]
+        if unusable := [name for name in given if name not in self.modalities]:
+            raise ValueError(
+                f"This model reads {' and '.join(self.modalities)} only, but was given {' and '.join(unusable)}; "
+                f"leave that out or load a model that reads it."
+            )
+        if not given:
+            raise ValueError(f"Nothing to read: give {' or '.join(self.modalities)}.")
+        readable = sum(mask.any(dim=1).long() for mask in masks.values() if mask is not None)
+        if not readable.all():
+            rows = [index for index, count in enumerate(readable.tolist()) if not count]
+            raise ValueError(f"Utterances {rows} of the batch have neither audio nor text; give either.")
+
+
+def _present(items: Sequence[Any]) -> torch.Tensor:
+    return torch.tensor([[item is not None] for item in items]).long()
+
+
+# --- the pipeline -----------------------------------------------------------------------------------------------------
+
+
+class EmotionRecognitionPipeline(Pipeline):
+    """`pipeline("emotion-recognition", model=..., trust_remote_code=True)`: from sound and words to emotions.
+
+        recogniser("a.wav", text="I can't believe it!")     -> [{"label": "surprise", "score": 0.83}, ...]
+        recogniser("a.wav")                                 voice alone
+        recogniser(text="I can't believe it!")              words alone
+        recogniser([{"audio": "a.wav", "text": "Oh!"}, "b.flac", {"text": "No."}], batch_size=8)   one list each
+
+    Audio is whatever [`load_audio`] takes. `speaker` and `context` (the turns before, oldest first) are read by a model
+    that was trained with them. `top_k` keeps the best few labels.
+    """
+
+    _load_processor = True
+    _load_tokenizer = False
+    _load_feature_extractor = False
+    _load_image_processor = False
+
+    def __call__(self, audio: Any = None, text: Any = None, batch_size: int = 8, **kwargs) -> list:
+        fields = {name: kwargs.pop(name, None) for name in ("speaker", "context")}
+        many = isinstance(audio, (list, tuple)) or isinstance(text, (list, tuple))
+        utterances = _utterances(audio, text, **fields) if many else [_utterance(audio, text=text, **fields)]
+        batches = (utterances[first : first + batch_size] for first in range(0, len(utterances), batch_size))
+        results = [
+            one
+            for batch in batches
+            for one in super(EmotionRecognitionPipeline, self).__call__({"utterances": batch}, **kwargs)
+        ]
+        return results if many else results[0]
+
+    def _sanitize_parameters(self, top_k: int | None = None, **kwargs):
+        if kwargs:
+            raise TypeError(f"Unknown argument {', '.join(kwargs)}; known are speaker, context, batch_size, top_k.")
+        return {}, {}, {"top_k": top_k}
+
+    def preprocess(self, inputs: dict[str, list[dict]]) -> BatchFeature:
+        rows = inputs["utterances"]
+        return self.processor(**{name: [row[name] for row in rows] for name in _FIELDS})
+
+    def _forward(self, inputs: BatchFeature) -> torch.Tensor:
+        return self.model(**inputs).logits
+
+    def postprocess(self, logits: torch.Tensor, top_k: int | None = None) -> list[list[dict[str, Any]]]:
+        names = self.model.config.id2label
+        ranked = logits.float().softmax(dim=-1).sort(dim=-1, descending=True)
+        return [
+            [{"label": names[index], "score": score} for index, score in zip(indices, scores, strict=True)][:top_k]
+            for indices, scores in zip(ranked.indices.tolist(), ranked.values.tolist(), strict=True)
+        ]
+
+
+_FIELDS = ("audio", "text", "speaker", "context")
+
+
+def _utterance(item: Any, **fields: Any) -> dict[str, Any]:
+    """One input in any of its forms -> `{"audio", "text", "speaker", "context"}`."""
+    if isinstance(item, Mapping) and "array" not in item:
+        if unknown := set(item) - set(_FIELDS):
+            raise ValueError(f"An utterance has {', '.join(_FIELDS)}; unknown: {', '.join(sorted(unknown))}.")
+        fields |= item
+    else:
+        fields["audio"] = item
+    return {name: fields.get(name) for name in _FIELDS}
+
+
+def _utterances(audio: Any, text: Any, speaker: Any, context: Any) -> list[dict[str, Any]]:
+    columns = {"audio": audio, "text": text, "speaker": speaker, "context": context}
+    sizes = {name: len(column) for name, column in columns.items() if isinstance(column, (list, tuple))}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"Lists must be of one length; got {sizes}.")
+    size = next(iter(sizes.values()))
+    rows = ({name: (column or [None] * size)[row] for name, column in columns.items()} for row in range(size))
+    return [_utterance(row.pop("audio"), **row) for row in rows]
+
+
+MerhanProcessor.register_for_auto_class()
+
+__all__ = ["AudioError", "EmotionRecognitionPipeline", "MerhanProcessor", "load_audio", "read_audio"]

@@ -1,0 +1,80 @@
+"""Train MER-HAN from a recipe: warm-up of the head, full fine-tuning, evaluation, a model folder, the Hub.
+
+    python train_hf_e2e.py --config configs/quickstart.yaml
+    python train_hf_e2e.py --config configs/emodb.yaml --set data.source=/data/emodb --set data.fold=1
+    accelerate launch --config_file configs/accelerate/multi_gpu.yaml train_hf_e2e.py --config configs/meld.yaml
+    python train_hf_e2e.py --config configs/meld.yaml --resume          after an interruption, in whatever stage
+
+What comes out is outputs/<run_name>/: recipe.yaml (resolved), manifest.parquet, provenance.json, a folder per stage,
+model/ (what would be published, complete) and evaluation/<split>/ (predictions, figures, picture, report).
+"""
+
+import argparse
+
+from accelerate import PartialState
+from transformers import set_seed
+
+from merhan.building import build_model, build_processor
+from merhan.dataset import EmotionDataset, load_rows
+from merhan.errors import exits_cleanly
+from merhan.publishing import export, publish
+from merhan.recipe import load_recipe
+from merhan.run import check_run, evaluate_run, farewell, open_run
+from merhan.trainer import train_stage
+
+
+@exits_cleanly
+def main():
+    arguments = parse()
+    recipe = load_recipe(arguments.config, arguments.set)
+    check_run(recipe, arguments.resume, arguments.overwrite)
+    modalities = recipe.model.modalities
+    rows, protocol, notes = load_rows(recipe.data, modalities)
+    parts = dict(list(rows.groupby("split")))
+    labels = sorted(parts["train"]["label"].unique())
+    set_seed(recipe.seed)
+    with PartialState().main_process_first():
+        processor = build_processor(recipe.model, recipe.data, parts["train"])
+        model = build_model(recipe.model, labels, parts["train"])
+    train, validation = (
+        EmotionDataset(parts[name], processor, model.config.label2id, modalities, rows, augment, recipe.seed)
+        for name, augment in (("train", recipe.data.speed_perturbation), ("validation", False))
+    )
+
+    folder = open_run(recipe, rows, protocol, arguments.resume, arguments.overwrite)
+    for note in notes:
+        print(f"note: {note}")
+    for number, stage in enumerate(recipe.stages):
+        model = train_stage(
+            recipe, stage, recipe.seed + number, model, processor, train, validation, folder / stage.name
+        )
+
+    found = evaluate_run(recipe, folder, model.eval(), processor, rows, protocol)
+    if PartialState().is_main_process:
+        export(folder, recipe, model, processor, found)
+        print(farewell(folder, modalities, recipe.evaluation.splits[0]))
+        if recipe.hub.repo_id:
+            publish(folder, recipe.hub.repo_id, recipe.hub.private)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="recipe, a YAML file; configs/ has one per corpus")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one key of the recipe, as data.fold=1 or stages.0.epochs=3 (may be repeated)",
+    )
+    parser.add_argument("--run_name", help="name of the run's folder, in place of the recipe's")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run of this recipe")
+    parser.add_argument("--overwrite", action="store_true", help="delete a run of this name and begin again")
+    arguments = parser.parse_args()
+    if arguments.run_name:
+        arguments.set.append(f"run_name={arguments.run_name}")
+    return arguments
+
+
+if __name__ == "__main__":
+    main()
