@@ -612,7 +612,11 @@ class MerhanPreTrainedModel(PreTrainedModel):
         """
         backbones = _load_backbone(audio, audio_config), _load_backbone(text, text_config)
         audio_config, text_config = (None if backbone is None else backbone.config for backbone in backbones)
-        return cls(MerhanConfig(audio_config=audio_config, text_config=text_config, **config_fields), *backbones)
+        model = cls(MerhanConfig(audio_config=audio_config, text_config=text_config, **config_fields), *backbones)
+        # A config that takes in another one erases its attention implementation; without one, backbones that are built
+        # already would attend to padding without a word.
+        model.set_attn_implementation(model.config._attn_implementation)
+        return model
 
 
 class MerhanModel(MerhanPreTrainedModel):

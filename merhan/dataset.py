@@ -21,16 +21,19 @@ from processing_merhan import SAMPLING_RATE, MerhanProcessor
 SPEEDS = (0.9, 1.0, 1.1)  # Ko et al. 2015, "Audio augmentation for speech recognition", Interspeech
 
 
-def load_rows(recipe: DataRecipe, modalities: Sequence[str]) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
+def load_rows(
+    recipe: DataRecipe, modalities: Sequence[str], only: str | None = None
+) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
     """A recipe's data: every row with its split and duration, the protocol, and sentences about what was left out.
 
     Args:
         modalities: what the model is to read; rows that have none of it are left out, recordings are checked if it
             reads sound.
+        only: one split, for an evaluation; without it all three must be there.
     """
     where = str(recipe.source or recipe.corpus)
     rows, notes = read_corpus(recipe.corpus, recipe.source, recipe.label_map, **recipe.options)
-    rows, protocol = split(rows, recipe.protocol, recipe.fold)
+    rows, protocol = split(rows, recipe.protocol, recipe.fold, only)
     rows, left_out = readable(rows, modalities, where)
     rows = measure(rows, where) if "audio" in modalities else rows.assign(duration=rows.get("duration", 0.0))
     return rows, protocol, [*notes, *left_out]

@@ -21,7 +21,9 @@ from merhan.manifest import SPLITS
 FOLDER = Path(modeling_merhan.__file__).parent / "configs" / "protocols"
 
 
-def split(rows: pd.DataFrame, protocol: str | None, fold: int) -> tuple[pd.DataFrame, dict[str, Any]]:
+def split(
+    rows: pd.DataFrame, protocol: str | None, fold: int, only: str | None = None
+) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Give every row its split.
 
     Args:
@@ -29,6 +31,7 @@ def split(rows: pd.DataFrame, protocol: str | None, fold: int) -> tuple[pd.DataF
         protocol: a name in `configs/protocols`, or `leave-one-out:<column>` for folds of one group each in sorted
             order, or `None` for the manifest's own `split` column.
         fold: which fold is tested, from 0; the next one (cyclically) is for validation.
+        only: one split that is needed; by default all three are. A manifest without splits is then all of that split.
 
     Returns:
         The rows, and what identifies the protocol: `name, version, hash, fold, folds`.
@@ -41,13 +44,15 @@ def split(rows: pd.DataFrame, protocol: str | None, fold: int) -> tuple[pd.DataF
     rows = rows.copy()
     if "folds" in spec:
         rows["split"] = _by_fold(rows, spec, fold)
+    elif only and ("split" not in rows or (rows["split"] == "").all()):
+        rows["split"] = only
     elif "split" not in rows or (rows["split"] == "").any():
         raise InputError(
             "data: some rows have no split; fill the manifest's `split` column with train, validation and test, or "
             "set data.protocol, as `leave-one-out:speaker`."
         )
     _check_counts(rows, spec)
-    _check_splits(rows, spec)
+    _check_splits(rows, spec, (only,) if only else SPLITS)
     digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
     name = {"name": spec["name"], "version": spec["version"], "hash": digest}
     return rows, name | ({"fold": fold, "folds": len(spec["folds"])} if "folds" in spec else {})
@@ -115,12 +120,13 @@ def _check_counts(rows: pd.DataFrame, spec: Mapping[str, Any]):
             )
 
 
-def _check_splits(rows: pd.DataFrame, spec: Mapping[str, Any]):
+def _check_splits(rows: pd.DataFrame, spec: Mapping[str, Any], needed: Sequence[str]):
     present = {name: rows[rows["split"] == name] for name in SPLITS}
-    empty = [name for name, part in present.items() if part.empty]
-    if empty:
-        raise InputError(f"data: the {' and '.join(empty)} split is empty; a run needs train, validation and test.")
-    _check_labels(present)
+    if empty := [name for name in needed if name not in present or present[name].empty]:
+        there = ", ".join(f"{name} {len(part)}" for name, part in present.items())
+        raise InputError(f"data: the {' and '.join(empty)} split is empty (rows: {there}); fill the `split` column.")
+    if needed == SPLITS:
+        _check_labels(present)
     if spec.get("speaker_disjoint"):
         _check_disjoint(present, "speaker", spec["name"])
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ class Progress(ProgressCallback):
             losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
             line = f"epoch {logs['epoch']:g}  loss {losses[-1] if losses else float('nan'):.3f}  validation {scores}"
             self.training_bar.write(line)
+            sys.stdout.flush()
 
 
 class _EpochSampler(LengthBucketSampler):
@@ -161,7 +163,8 @@ def train_stage(
         train_dataset=train,
         eval_dataset=validation,
         data_collator=Collator(processor),
-        processing_class=processor,
+        # Without words its tokenizer is a stand-in, whose special tokens have no business in the model's config.
+        processing_class=processor if "text" in processor.modalities else None,
         callbacks=[EarlyStoppingCallback(patience)] if patience is not None else [],
     )
     for callback in (ProgressCallback, PrinterCallback):

@@ -1,0 +1,89 @@
+"""Evaluate a model: figures with intervals, predictions per utterance, a picture and a readable report.
+
+    python evaluate_hf_e2e.py --checkpoint outputs/quickstart                      a run: its own data
+    python evaluate_hf_e2e.py --checkpoint outputs/quickstart --modalities audio   the same, voice alone
+    python evaluate_hf_e2e.py --checkpoint me/merhan-meld --manifest data/meld/manifest.parquet --split test
+    python evaluate_hf_e2e.py --checkpoint outputs/meld/model --recipe configs/meld.yaml --set data.source=/data/MELD
+
+Written to <output_dir>/<split>/ (with one modality: <split>--<modality>/): predictions.parquet, metrics.json,
+confusion.png, report.md.
+"""
+
+import argparse
+from pathlib import Path
+
+from accelerate import PartialState
+
+from merhan.dataset import load_rows
+from merhan.errors import InputError, exits_cleanly
+from merhan.evaluation import evaluate_split, load_checkpoint
+from merhan.recipe import DataRecipe, load_recipe
+from merhan.report import scores_table
+
+
+@exits_cleanly
+def main():
+    arguments = parse()
+    data = data_of(arguments)
+    model, processor = load_checkpoint(arguments.checkpoint)
+    rows, protocol, notes = load_rows(data, model.config.modalities, only=arguments.split)
+    folder = Path(arguments.output_dir or default_folder(arguments.checkpoint))
+    for note in notes:
+        print(f"note: {note}")
+    found = {}
+    for condition in arguments.modalities or ["both"]:
+        metrics = evaluate_split(
+            model,
+            processor,
+            rows,
+            arguments.split,
+            folder,
+            protocol,
+            condition=None if condition == "both" else condition,
+            batch_size=arguments.batch_size,
+        )
+        found[f"{arguments.split}, {metrics['condition']}"] = metrics
+    if PartialState().is_main_process:
+        print(f"\n{scores_table(found)}\n")
+        print(*(f"report: {folder / metrics['folder'] / 'report.md'}" for metrics in found.values()), sep="\n")
+
+
+def data_of(arguments: argparse.Namespace) -> DataRecipe:
+    """What to evaluate on: a manifest, a recipe's data, or the data of the run itself."""
+    if arguments.manifest:
+        return DataRecipe(corpus="manifest", source=arguments.manifest)
+    own = Path(arguments.checkpoint) / "recipe.yaml"
+    recipe = arguments.recipe or (own if (Path(arguments.checkpoint) / "model").is_dir() else None)
+    if recipe is None:
+        raise InputError("evaluate on what? Give --manifest, or --recipe, or a run's folder as --checkpoint.")
+    return load_recipe(recipe, arguments.set).data
+
+
+def default_folder(checkpoint: str) -> Path:
+    """Beside the run's other results, or under outputs/ for a model of others."""
+    if (Path(checkpoint) / "model").is_dir():
+        return Path(checkpoint) / "evaluation"
+    return Path("outputs") / "evaluation" / Path(checkpoint).name
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", required=True, help="a run's folder, a model folder, or a Hub id")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--manifest", help="manifest to evaluate on (Parquet, CSV, JSONL)")
+    source.add_argument("--recipe", help="recipe whose data to evaluate on")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one key of the recipe")
+    parser.add_argument("--split", default="test", help="train, validation or test (default: test)")
+    parser.add_argument(
+        "--modalities",
+        nargs="+",
+        choices=["both", "audio", "text"],
+        help="what the model is given, one evaluation each (default: all that it reads)",
+    )
+    parser.add_argument("--output_dir", help="default: evaluation/ in the run's folder")
+    parser.add_argument("--batch_size", type=int, default=16, help="utterances per batch (default: 16)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,356 @@
+"""The model: what must hold whatever its weights are."""
+
+import pytest
+import torch
+from conftest import LABELS, audio_config, text_config, tiny_config
+from torch import nn
+from transformers import (
+    AutoModel,
+    BertConfig,
+    BertForMaskedLM,
+    DistilBertConfig,
+    DistilBertModel,
+    HubertConfig,
+    HubertModel,
+    PreTrainedModel,
+    RobertaForMaskedLM,
+    RobertaModel,
+    Wav2Vec2ForCTC,
+    Wav2Vec2Model,
+    WavLMConfig,
+    WavLMModel,
+)
+
+from modeling_merhan import MerhanConfig, MerhanForSequenceClassification, MerhanModel, emotion_loss
+
+
+KINDS = ["layer", "group", "light"]
+TOLERANCE = {"atol": 1e-5, "rtol": 1e-4}
+
+
+def row_of(batch, row):
+    """One utterance without any padding; a modality that it lacks is left out."""
+    samples, tokens = batch["audio_attention_mask"][row].sum(), batch["attention_mask"][row].sum()
+    alone = {}
+    if samples:
+        alone |= {
+            "input_values": batch["input_values"][row : row + 1, :samples],
+            "audio_attention_mask": batch["audio_attention_mask"][row : row + 1, :samples],
+        }
+    if tokens:
+        alone |= {
+            "input_ids": batch["input_ids"][row : row + 1, :tokens],
+            "attention_mask": batch["attention_mask"][row : row + 1, :tokens],
+        }
+    return alone
+
+
+@torch.no_grad()
+def logits_of(model, batch):
+    return model(**batch).logits
+
+
+# --- configuration ---
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_config_round_trip(kind, tmp_path):
+    config = tiny_config(kind, modality_dropout=0.2, class_weights=[1.0, 2.0, 1.0, 1.0])
+    config.save_pretrained(tmp_path)
+    again = MerhanConfig.from_pretrained(tmp_path)
+    assert again.to_dict() == config.to_dict()
+    assert type(again.audio_config) is type(config.audio_config)
+    assert again.id2label == dict(enumerate(LABELS))
+
+
+def test_config_refuses_wrong_types():
+    with pytest.raises(Exception, match="hidden_size"):
+        tiny_config().hidden_size = "wide"
+    assert tiny_config(modality_dropout=0).modality_dropout == 0, "an int is a number too"
+
+
+# --- weights ---
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_save_and_load_change_nothing(kind, make_model, batch, tmp_path):
+    model = make_model(kind)
+    model.save_pretrained(tmp_path)
+    again, info = MerhanForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    state = again.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    buffers = dict(again.named_buffers())
+    assert all(torch.equal(tensor, buffers[name]) for name, tensor in model.named_buffers())
+    assert torch.equal(logits_of(again.eval(), batch), logits_of(model, batch))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_weight_is_initialised_without_a_checkpoint(kind, monkeypatch):
+    """from_pretrained builds on the meta device: what only `__init__` fills would come back as garbage."""
+    original = PreTrainedModel._initialize_weights
+
+    def seeded(self, module, *args, **kwargs):
+        torch.manual_seed(0)  # the two ways visit the modules in different orders
+        return original(self, module, *args, **kwargs)
+
+    monkeypatch.setattr(PreTrainedModel, "_initialize_weights", seeded)
+    plain = MerhanForSequenceClassification(tiny_config(kind))
+    empty = MerhanForSequenceClassification.from_pretrained(None, config=tiny_config(kind), state_dict={})
+    assert not [name for name, tensor in empty.state_dict().items() if tensor.is_meta]
+    for ways in (nn.Module.named_parameters, nn.Module.named_buffers):
+        for (name, one), (_, other) in zip(ways(plain), ways(empty), strict=True):
+            # Inside another's model, transformers 5.23 itself leaves parts of its wav2vec2 uninitialised on this road.
+            if "audio_backbone" not in name or kind == "light":
+                assert torch.equal(one, other), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_reach_every_parameter(kind, make_model, batch):
+    model = make_model(kind).train()
+    batch["attention_mask"][1] = 0  # so that both missing-modality tokens are used
+    model(**batch, labels=torch.tensor([0, 1, 2])).loss.backward()
+    unreached = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is None and "masked_spec_embed" not in name
+    ]
+    assert not unreached
+
+
+# --- padding, masks, attention ---
+
+
+@pytest.mark.parametrize("kind", ["layer", "light"])
+@pytest.mark.parametrize("row", [0, 1, 2])
+def test_a_row_alone_equals_the_row_in_a_padded_batch(kind, row, make_model, batch):
+    model = make_model(kind)
+    torch.testing.assert_close(logits_of(model, row_of(batch, row))[0], logits_of(model, batch)[row], **TOLERANCE)
+
+
+def test_group_norm_backbones_keep_a_small_residual(make_model, batch):
+    """Their first norm averages over time, padding included, as they were pretrained. It is small, and documented."""
+    model = make_model("group")
+    residual = (logits_of(model, row_of(batch, 0))[0] - logits_of(model, batch)[0]).abs().max()
+    unmasked = {name: tensor for name, tensor in batch.items() if name != "audio_attention_mask"}
+    without_mask = (logits_of(model, row_of(batch, 0))[0] - logits_of(model, unmasked)[0]).abs().max()
+    assert 0 < residual < without_mask, "a mask brings a padded row nearer to the row alone"
+
+
+def test_what_stands_in_the_padding_does_not_matter(make_model, batch):
+    model = make_model("layer")
+    before = logits_of(model, batch)
+    batch["input_ids"] = torch.where(batch["attention_mask"].bool(), batch["input_ids"], 17)
+    features = model.merhan.encode_audio(batch["input_values"], batch["audio_attention_mask"])
+    noisy = torch.where(features.mask[..., None], features.states, 1e3)
+    given = {"audio_features": noisy, "audio_features_mask": features.mask}
+    texts = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    torch.testing.assert_close(logits_of(model, {**given, **texts}), before, **TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("masked", [True, False])
+def test_eager_equals_sdpa(kind, masked, make_model, batch):
+    if not masked:
+        batch = {"input_values": batch["input_values"][:2], "input_ids": batch["input_ids"][:2]}
+    model = make_model(kind)
+    sdpa = logits_of(model, batch)
+    model.set_attn_implementation("eager")
+    assert model.config._attn_implementation == model.config.text_config._attn_implementation == "eager"
+    torch.testing.assert_close(logits_of(model, batch), sdpa, **TOLERANCE)
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("missing", ["audio", "text"])
+def test_a_missing_modality_is_finite_and_is_the_learnt_token(implementation, missing, make_model, batch):
+    model = make_model("layer")
+    model.set_attn_implementation(implementation)
+    mask = {"audio": "audio_attention_mask", "text": "attention_mask"}[missing]
+    batch = {name: tensor[:2] for name, tensor in batch.items()}
+    batch[mask] = torch.zeros_like(batch[mask])
+    masked = logits_of(model, batch)
+    absent = {"audio": "input_values", "text": "input_ids"}[missing]
+    left_out = logits_of(model, {name: tensor for name, tensor in batch.items() if name not in (mask, absent)})
+    assert masked.isfinite().all()
+    torch.testing.assert_close(masked, left_out, **TOLERANCE)
+    with torch.no_grad():
+        getattr(model.merhan.fusion, f"missing_{missing}").normal_()
+    assert not torch.allclose(logits_of(model, batch), masked), "the token must matter"
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_attention_maps_come_by_name(implementation, make_model, batch):
+    model = make_model("layer")
+    model.set_attn_implementation(implementation)
+    with torch.no_grad():
+        outputs = model(**batch, output_attentions=True)
+    torch.testing.assert_close(outputs.logits, logits_of(model, batch), **TOLERANCE)
+    frames, tokens = outputs.attentions["audio_to_text"].shape[2:]
+    shapes = {name: tuple(weights.shape) for name, weights in outputs.attentions.items()}
+    assert shapes == {
+        "audio_local": (3, 2, frames, frames),
+        "text_local": (3, 2, 12, 12),
+        "audio_to_text": (3, 2, frames, 12),
+        "text_to_audio": (3, 2, 12, frames),
+        "global": (3, 2, frames + tokens, frames + tokens),
+    }
+    for weights in outputs.attentions.values():
+        torch.testing.assert_close(weights.sum(dim=-1), torch.ones(weights.shape[:-1]))
+    assert outputs.attentions["audio_to_text"][0, :, :, 7:].abs().max() == 0, "padding gets no weight"
+
+
+def test_cached_features_equal_raw_input(make_model, batch):
+    model = make_model("layer")
+    with torch.no_grad():
+        audio = model.merhan.encode_audio(batch["input_values"], batch["audio_attention_mask"])
+        text = model.merhan.encode_text(batch["input_ids"], batch["attention_mask"])
+    features = {
+        "audio_features": audio.states,
+        "audio_features_mask": audio.mask,
+        "text_features": text.states,
+        "text_features_mask": text.mask,
+    }
+    assert torch.equal(logits_of(model, features), logits_of(model, batch))
+
+
+@pytest.mark.parametrize(("kind", "text"), [("light", False), (None, True)])
+def test_single_modality_models(kind, text, make_model, batch):
+    model = make_model(kind, text)
+    own = {
+        name: batch[name][:2]
+        for name in (("input_ids", "attention_mask") if text else ("input_values", "audio_attention_mask"))
+    }
+    assert logits_of(model, own).isfinite().all()
+    with pytest.raises(ValueError, match="This model reads"):
+        model(**{name: tensor[:2] for name, tensor in batch.items() if name not in own})
+
+
+def test_frozen_backbones_stay_in_eval_mode(make_model):
+    model = make_model("layer")
+    model.merhan.audio_backbone.requires_grad_(False)
+    model.train()
+    assert model.training and model.merhan.text_backbone.training
+    assert not any(module.training for module in model.merhan.audio_backbone.modules())
+
+
+def test_modality_dropout_takes_at_most_one(make_model, batch):
+    model = make_model("layer", modality_dropout=0.5).train()
+    audio = model.merhan.encode_audio(batch["input_values"], batch["audio_attention_mask"])
+    text = model.merhan.encode_text(batch["input_ids"], batch["attention_mask"])
+    torch.manual_seed(0)
+    lost = torch.zeros(2, 3)
+    for _ in range(400):
+        kept = model.merhan._drop_modalities(audio, text)
+        present = torch.stack([kept["audio"].mask.any(dim=1), kept["text"].mask.any(dim=1)])
+        assert present.any(dim=0).all(), "no row loses both"
+        lost += ~present
+    share = lost[:, :2] / 400
+    assert ((share - 0.25).abs() < 0.08).all(), "each modality of a whole row is lost a quarter of the time"
+    assert lost[1, 2] == 0, "a row with words alone keeps them"
+
+
+# --- loss ---
+
+
+def test_loss_is_cross_entropy_and_takes_distributions():
+    logits, ids = torch.randn(5, 4), torch.tensor([0, 1, 2, 3, 0])
+    config = tiny_config()
+    torch.testing.assert_close(emotion_loss(logits, ids, config), torch.nn.functional.cross_entropy(logits, ids))
+    soft = torch.rand(5, 4).softmax(dim=-1)
+    torch.testing.assert_close(emotion_loss(logits, soft, config), torch.nn.functional.cross_entropy(logits, soft))
+    smoothed = tiny_config(label_smoothing=0.1)
+    expected = torch.nn.functional.cross_entropy(logits, ids, label_smoothing=0.1)
+    torch.testing.assert_close(emotion_loss(logits, ids, smoothed), expected)
+
+
+def test_loss_weights_and_focal_factor():
+    logits, ids = torch.randn(5, 4), torch.tensor([0, 1, 2, 3, 0])
+    weights = torch.tensor([0.5, 1.0, 2.0, 4.0])
+    rows = torch.nn.functional.cross_entropy(logits, ids, reduction="none")
+    weighted = tiny_config(class_weights=weights.tolist())
+    torch.testing.assert_close(emotion_loss(logits, ids, weighted), (rows * weights[ids]).mean())
+    certainty = logits.softmax(dim=-1)[torch.arange(5), ids]
+    focal = tiny_config(focal_gamma=2.0)
+    torch.testing.assert_close(emotion_loss(logits, ids, focal), (rows * (1 - certainty) ** 2).mean())
+
+
+# --- backbones ---
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """One saved checkpoint per architecture that people start from."""
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    conv = {"conv_dim": (16, 16), "conv_kernel": (10, 3), "conv_stride": (5, 2), "num_conv_pos_embeddings": 16}
+    conv["num_conv_pos_embedding_groups"] = 2
+    models = {
+        "wav2vec2": Wav2Vec2Model(audio_config("layer")),
+        "wav2vec2-ctc": Wav2Vec2ForCTC(audio_config("layer")),
+        "hubert": HubertModel(HubertConfig(**small, **conv)),
+        "wavlm": WavLMModel(WavLMConfig(**small, **conv)),
+        "roberta": RobertaModel(text_config()),
+        "roberta-lm": RobertaForMaskedLM(text_config()),
+        "bert-lm": BertForMaskedLM(BertConfig(vocab_size=64, **small)),
+        "distilbert": DistilBertModel(DistilBertConfig(vocab_size=64, dim=16, n_layers=1, n_heads=2, hidden_dim=32)),
+    }
+    folder = tmp_path_factory.mktemp("checkpoints")
+    for name, model in models.items():
+        model.save_pretrained(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("audio", ["wav2vec2", "wav2vec2-ctc", "hubert", "wavlm", None])
+@pytest.mark.parametrize("text", ["roberta", "roberta-lm", "bert-lm", "distilbert", None])
+def test_backbone_weights_arrive(audio, text, checkpoints, batch):
+    if audio is None and text is None:
+        with pytest.raises(ValueError, match="neither"):
+            MerhanModel.from_backbones()
+        return
+    names = {"audio": audio and str(checkpoints / audio), "text": text and str(checkpoints / text)}
+    model = MerhanForSequenceClassification.from_backbones(**names, hidden_size=16, num_labels=4).eval()
+    for part, name in names.items():
+        if name:
+            backbone = getattr(model.merhan, f"{part}_backbone")
+            expected = AutoModel.from_pretrained(name).state_dict()
+            assert all(torch.equal(tensor, expected[key]) for key, tensor in backbone.state_dict().items())
+    given = {"input_values": batch["input_values"][:2]} if audio else {}
+    given |= {"input_ids": batch["input_ids"][:2]} if text else {}
+    assert logits_of(model, given).shape == (2, 4)
+
+
+@pytest.mark.parametrize("audio", ["wav2vec2", "light"])
+@pytest.mark.parametrize("row", [0, 1, 2])
+def test_padding_does_not_reach_backbones_that_were_loaded(audio, row, checkpoints, batch):
+    """Their attention implementation must survive the composite config: without one they would not be masked."""
+    torch.manual_seed(0)
+    source = audio_config("light") if audio == "light" else str(checkpoints / audio)
+    model = MerhanForSequenceClassification.from_backbones(source, str(checkpoints / "roberta"), hidden_size=16).eval()
+    for module in (model, model.merhan.audio_backbone, model.merhan.text_backbone):
+        assert module.config._attn_implementation == "sdpa"
+    with torch.no_grad():
+        model.classifier.weight.mul_(100)
+    torch.testing.assert_close(logits_of(model, row_of(batch, row))[0], logits_of(model, batch)[row], **TOLERANCE)
+
+
+@pytest.mark.parametrize("damage", ["missing", "unexpected"])
+@pytest.mark.parametrize("name", ["wav2vec2", "wav2vec2-ctc"])
+def test_damaged_backbones_are_refused_by_key(damage, name, checkpoints, tmp_path):
+    model = (Wav2Vec2ForCTC if "ctc" in name else Wav2Vec2Model).from_pretrained(checkpoints / name)
+    state = model.state_dict()
+    prefix = "wav2vec2." if "ctc" in name else ""
+    key = f"{prefix}encoder.layers.1.attention.k_proj.weight"
+    if damage == "missing":
+        del state[key]
+    else:
+        key = f"{prefix}encoder.layers.9.attention.k_proj.weight"
+        state[key] = torch.zeros(16, 16)
+    model.save_pretrained(tmp_path, state_dict=state)
+    with pytest.raises(ValueError, match=key.removeprefix(prefix).replace(".", r"\.")):
+        MerhanModel.from_backbones(audio=str(tmp_path))
+
+
+def test_backbone_config_changes_are_checked(checkpoints):
+    model = MerhanModel.from_backbones(audio=str(checkpoints / "wav2vec2"), audio_config={"mask_time_prob": 0.3})
+    assert model.audio_backbone.config.mask_time_prob == 0.3
+    with pytest.raises(ValueError, match="mask_tiem_prob"):
+        MerhanModel.from_backbones(audio=str(checkpoints / "wav2vec2"), audio_config={"mask_tiem_prob": 0.3})
