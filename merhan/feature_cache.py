@@ -6,7 +6,6 @@ config, how sound and text are prepared, and the recording's bytes or the token 
 another; interrupt the work and what is there is kept; folds of one corpus share their files.
 """
 
-import functools
 import hashlib
 import json
 import os
@@ -64,12 +63,7 @@ def _key(dataset: EmotionDataset, modality: str, row: int) -> str | None:
         ids = dataset.tokens[row]
         return None if ids is None else _hash(json.dumps(ids).encode())
     audio, start, end = dataset.segments[row]
-    return _hash(f"{_content(audio)} {start} {end}".encode()) if audio else None
-
-
-@functools.cache
-def _content(path: str) -> str:
-    return _hash(Path(path).read_bytes())
+    return _hash(f"{_hash(Path(audio).read_bytes())} {start} {end}".encode()) if audio else None
 
 
 def _hash(content: bytes) -> str:

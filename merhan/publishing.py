@@ -199,7 +199,7 @@ def _compare(folder: Path, repo_id: str, revision: str, cache: Path):
     local = MerhanForSequenceClassification.from_pretrained(folder).eval()
     with torch.no_grad():
         difference = (remote(**inputs).logits - local(**inputs).logits).abs().max().item()
-    if difference > 0:
+    if difference > 1e-5:  # the same weights on the same machine; arithmetic may differ in the last bit
         raise InputError(
             f"{repo_id}: was pushed, but its logits differ by {difference:.3g} from {folder}; do not use it."
         )

@@ -23,11 +23,9 @@ def open_run(
 ) -> Path:
     """Make the run's folder with its recipe, manifest and provenance, or enter the one to resume.
 
-    Raises:
-        InputError: the folder holds another run; nothing in it is touched unless `overwrite` says so.
+    Every process must have passed `check_run` before.
     """
     folder = run_folder(recipe)
-    check_run(recipe, resume, overwrite)
     if PartialState().is_main_process:
         if overwrite and folder.exists():
             shutil.rmtree(folder)

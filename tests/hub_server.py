@@ -1,0 +1,181 @@
+"""A Hub on loopback: what `huggingface_hub` asks of a model repository to push to it and load from it.
+
+Create, preupload, Git LFS upload, commit, revision, tree, resolve. It keeps everything in memory. The client is the
+real, unmodified one, in another process, with HF_ENDPOINT pointing here and HF_HUB_DISABLE_XET=1.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+
+
+class Hub(ThreadingHTTPServer):
+    """Repositories as lists of commits, a commit as `{path: bytes}`; `log` holds every request in order."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.commits: dict[str, list[tuple[str, dict[str, bytes]]]] = {}
+        self.private: dict[str, bool] = {}
+        self.objects: dict[str, bytes] = {}
+        self.log: list[str] = []
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def files(self, repo: str, revision: str = "main") -> tuple[str, dict[str, bytes]]:
+        commits = self.commits[repo]
+        return commits[-1] if revision == "main" else next(one for one in commits if one[0] == revision)
+
+    def commit(self, repo: str, files: dict[str, bytes]) -> str:
+        digest = hashlib.sha1(str(len(self.commits[repo])).encode() + repo.encode()).hexdigest()
+        self.commits[repo].append((digest, files))
+        return digest
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Hub
+    protocol_version = "HTTP/1.1"
+
+    ROUTES = (
+        ("POST", r"/api/repos/create", "create"),
+        ("POST", r"/api/validate-yaml", "validate"),
+        ("POST", r"/api/models/(?P<repo>[^/]+/[^/]+)/preupload/(?P<revision>[^/]+)", "preupload"),
+        ("POST", r"/(?P<repo>[^/]+/[^/]+)\.git/info/lfs/objects/batch", "batch"),
+        ("PUT", r"/lfs/(?P<oid>\w+)", "upload"),
+        ("POST", r"/api/models/(?P<repo>[^/]+/[^/]+)/commit/(?P<revision>[^/]+)", "commit"),
+        ("GET", r"/api/models/(?P<repo>[^/]+/[^/]+)/revision/(?P<revision>[^/]+)", "info"),
+        ("GET", r"/api/models/(?P<repo>[^/]+/[^/]+)/tree/(?P<revision>[^/]+).*", "tree"),
+        ("GET", r"/api/models/(?P<repo>[^/]+/[^/]+)", "info"),
+        ("HEAD", r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "resolve"),
+        ("GET", r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "resolve"),
+    )
+
+    def route(self):
+        path = unquote(urlsplit(self.path).path)
+        self.server.log.append(f"{self.command} {path}")
+        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        for method, pattern, name in self.ROUTES:
+            if method == self.command and (match := re.fullmatch(pattern, path)):
+                given = {"revision": "main", **match.groupdict()} if "revision" in pattern else match.groupdict()
+                return getattr(self, name)(**given)
+        return self.missing("EntryNotFound")
+
+    do_GET = do_POST = do_PUT = do_HEAD = route
+
+    # --- writing ---
+
+    def create(self):
+        wanted = json.loads(self.body)
+        repo = f"{wanted['organization']}/{wanted['name']}"
+        if repo in self.server.commits:
+            return self.answer({"error": "You already created this model repo"}, 409)
+        self.server.commits[repo] = []
+        self.server.private[repo] = wanted.get("private", wanted.get("visibility") == "private")
+        self.server.commit(repo, {".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"})
+        return self.answer({"url": f"{self.server.endpoint}/{repo}", "id": repo})
+
+    def validate(self):
+        return self.answer({"errors": [], "warnings": []})
+
+    def preupload(self, repo: str, revision: str):
+        modes = {True: "lfs", False: "regular"}
+        files = json.loads(self.body)["files"]
+        told = [
+            {
+                "path": one["path"],
+                "uploadMode": modes[one["path"].endswith((".safetensors", ".png"))],
+                "shouldIgnore": False,
+            }
+            for one in files
+        ]
+        return self.answer({"files": told})
+
+    def batch(self, repo: str):
+        wanted = json.loads(self.body)["objects"]
+        told = [
+            {**one, "actions": {"upload": {"href": f"{self.server.endpoint}/lfs/{one['oid']}", "header": {}}}}
+            for one in wanted
+        ]
+        return self.answer({"transfer": "basic", "objects": told})
+
+    def upload(self, oid: str):
+        assert hashlib.sha256(self.body).hexdigest() == oid
+        self.server.objects[oid] = self.body
+        return self.answer({})
+
+    def commit(self, repo: str, revision: str):
+        _, before = self.server.files(repo)
+        files = dict(before)
+        for line in self.body.splitlines():
+            entry = json.loads(line)
+            value = entry["value"]
+            if entry["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif entry["key"] == "lfsFile":
+                files[value["path"]] = self.server.objects[value["oid"]]
+            elif entry["key"] == "deletedFile":
+                del files[value["path"]]
+        oid = self.server.commit(repo, files)
+        return self.answer({"commitUrl": f"{self.server.endpoint}/{repo}/commit/{oid}", "commitOid": oid})
+
+    # --- reading ---
+
+    def info(self, repo: str, revision: str = "main"):
+        if repo not in self.server.commits:
+            return self.missing("RepoNotFound")
+        oid, files = self.server.files(repo, revision)
+        return self.answer({"id": repo, "sha": oid, "siblings": [{"rfilename": path} for path in files]})
+
+    def tree(self, repo: str, revision: str):
+        _, files = self.server.files(repo, revision)
+        entry = [
+            {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+            for path, content in files.items()
+        ]
+        return self.answer(entry)
+
+    def resolve(self, repo: str, revision: str, path: str):
+        if repo not in self.server.commits:
+            return self.missing("RepoNotFound")
+        oid, files = self.server.files(repo, revision)
+        if path not in files:
+            return self.missing("EntryNotFound", oid)
+        etag = hashlib.sha256(files[path]).hexdigest()
+        return self.answer(files[path], headers={"ETag": f'"{etag}"', "X-Repo-Commit": oid})
+
+    # --- answering ---
+
+    def answer(self, content, status: int = 200, headers: dict[str, str] | None = None):
+        payload = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(payload)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(payload)
+
+    def missing(self, code: str, commit: str = ""):
+        self.answer({"error": code}, 404, {"X-Error-Code": code, "X-Repo-Commit": commit})
+
+    def log_message(self, *args):
+        """Quiet; requests are in `server.log`."""
+
+
+@contextmanager
+def running_hub():
+    hub = Hub()
+    thread = threading.Thread(target=hub.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        hub.shutdown()
+        hub.server_close()

@@ -1,0 +1,432 @@
+"""Training: what must not depend on how the work is cut, interrupted or cached."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import LABELS
+from safetensors.torch import load_file
+from torch import nn
+from transformers import TrainingArguments
+from transformers.modeling_outputs import BaseModelOutput
+
+import evaluate_hf_e2e
+import train_hf_e2e
+from merhan.dataset import Collator, EmotionDataset
+from merhan.evaluation import predict
+from merhan.feature_cache import fingerprint, use_cached_features
+from merhan.recipe import Recipe, StageRecipe, load_recipe
+from merhan.sampling import LengthBucketSampler, padding_share
+from merhan.stages import freeze, frozen_modalities, group_of
+from merhan.trainer import MerhanTrainer, last_checkpoint, train_stage
+
+
+REPOSITORY = Path(__file__).parent.parent
+LABEL2ID = {label: number for number, label in enumerate(LABELS)}
+ALL = {"head": 1e-3, "audio": 1e-3, "text": 1e-3}
+
+
+def part(demo, processor, split: str, size: int | None = None, **options) -> EmotionDataset:
+    rows = demo[demo["split"] == split]
+    return EmotionDataset(rows.head(size or len(rows)), processor, LABEL2ID, ["audio", "text"], **options)
+
+
+def without_chance(model):
+    """No dropout, no SpecAugment: two runs can then be compared number by number."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "hidden_dropout", "activation_dropout"):
+            if hasattr(getattr(module, "config", None), name):
+                setattr(module.config, name, 0.0)
+        if getattr(module, "dropout", None) and isinstance(module.dropout, float):
+            module.dropout = 0.0
+    model.merhan.audio_backbone.config.apply_spec_augment = False
+    return model
+
+
+# --- batches ---
+
+
+def test_buckets_cover_every_row_once_and_depend_on_the_epoch_alone():
+    lengths = torch.rand(203).tolist()
+    sampler = LengthBucketSampler(lengths, batch_size=8, seed=3)
+    first = list(sampler)
+    assert sorted(first) == list(range(203)) and first == list(sampler)
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    again = LengthBucketSampler(lengths, batch_size=8, seed=3)
+    again.set_epoch(1)
+    assert list(again) == list(sampler)
+    assert lengths[first[0]] <= max(lengths) in [lengths[row] for row in first[:8]], "the longest comes first"
+
+
+def test_buckets_leave_little_padding_on_real_durations(corpora):
+    table = np.genfromtxt(
+        corpora / "meld" / "media_durations.csv", delimiter=",", names=True, dtype=None, encoding=None
+    )
+    lengths = np.clip(table["duration_s"][table["split"] == "train"], None, 12).tolist()
+    bucketed = padding_share(lengths, list(LengthBucketSampler(lengths, 16)), 16)
+    chance = padding_share(lengths, torch.randperm(len(lengths)).tolist(), 16)
+    assert bucketed < 0.05 < 0.6 < chance
+
+
+def test_speed_draws_depend_on_seed_epoch_and_row_alone(demo, processor):
+    one, other = (part(demo, processor, "train", 6, augment=True, seed=5) for _ in range(2))
+    backwards = [other[row]["audio"] for row in reversed(range(6))][::-1]
+    assert all(np.array_equal(one[row]["audio"], backwards[row]) for row in range(6))
+    lengths = {len(one[row]["audio"]) for row in range(6)}
+    one.epoch = 1
+    assert {len(one[row]["audio"]) for row in range(6)} != lengths
+
+
+# --- stages ---
+
+
+def test_a_stage_moves_what_it_says_and_nothing_else(demo, trained_like, processor, tmp_path):
+    train, validation = part(demo, processor, "train", 16), part(demo, processor, "validation", 8)
+    last_epoch = {"load_best_model_at_end": False, "eval_strategy": "no", "save_strategy": "no"}
+    recipe = Recipe(run_name="x", trainer={"report_to": "none", "warmup_steps": 0, **last_epoch})
+    state = {name: tensor.clone() for name, tensor in trained_like.state_dict().items()}
+    model = trained_like
+    for rates, moving, keep_encoder in (
+        ({"head": 1e-2}, {"head"}, True),
+        (ALL, {"head", "audio", "text"}, True),
+        (ALL, {"head", "audio", "text"}, False),
+    ):
+        stage = StageRecipe("s", 2, rates, freeze_feature_encoder=keep_encoder)
+        shutil.rmtree(tmp_path, ignore_errors=True)
+        model = train_stage(recipe, stage, 0, model, processor, train, validation, tmp_path / "s")
+        after = model.state_dict()
+        moved = {name for name in after if not torch.equal(after[name], state[name])}
+        encoder = {name for name in state if "feature_extractor" in name}
+        assert {group_of(name) for name in moved} == moving
+        assert bool(moved & encoder) != keep_encoder if "audio" in moving else not moved & encoder
+        # What these few rows give no gradient: buffers, absent words, biases of keys, tokens of what is not missing.
+        still = {name for name in after if group_of(name) in moving} - moved - (encoder if keep_encoder else set())
+        assert all(
+            ("embed" in name) or ("k_proj.bias" in name) or ("key.bias" in name) or ("missing" in name)
+            for name in still
+        )
+        state = {name: tensor.clone() for name, tensor in after.items()}
+
+
+def test_each_group_has_its_own_rate(demo, trained_like, processor, tmp_path):
+    rates = {"head": 1e-2, "audio": 1e-4, "text": 1e-5}
+    freeze(trained_like, rates, freeze_feature_encoder=True)
+    trainer = MerhanTrainer(
+        trained_like, TrainingArguments(tmp_path, weight_decay=0.1), learning_rates=rates, num_labels=4
+    )
+    found = {}
+    names = {id(parameter): name for name, parameter in trained_like.named_parameters()}
+    for group in trainer.create_optimizer().param_groups:
+        for parameter in group["params"]:
+            found[names[id(parameter)]] = (group["lr"], group["weight_decay"])
+    trainable = {name for name, parameter in trained_like.named_parameters() if parameter.requires_grad}
+    assert set(found) == trainable
+    assert not any("feature_extractor" in name for name in found)
+    for name, (rate, decay) in found.items():
+        assert rate == rates[group_of(name)]
+        assert decay == (0.0 if name.endswith("bias") or "norm" in name.lower() else 0.1), name
+
+
+def test_accumulation_changes_neither_loss_nor_gradient(demo, trained_like, processor, tmp_path):
+    def losses(batch_size: int, steps: int, name: str) -> list[tuple[float, float]]:
+        model = without_chance(trained_like)
+        model.load_state_dict(start)
+        freeze(model, ALL, True)
+        arguments = TrainingArguments(
+            tmp_path / name,
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=steps,
+            max_steps=3,
+            logging_steps=1,
+            save_strategy="no",
+            remove_unused_columns=False,
+            disable_tqdm=True,
+        )
+        trainer = MerhanTrainer(
+            model,
+            arguments,
+            learning_rates=ALL,
+            num_labels=4,
+            train_dataset=part(demo, processor, "train", 48),
+            data_collator=Collator(processor),
+        )
+        trainer.train()
+        return [(log["loss"], log["grad_norm"]) for log in trainer.state.log_history if "loss" in log]
+
+    start = {name: tensor.clone() for name, tensor in trained_like.state_dict().items()}
+    whole, halves, quarters = losses(8, 1, "a"), losses(4, 2, "b"), losses(2, 4, "c")
+    assert len(whole) == 3
+    np.testing.assert_allclose(halves, whole, rtol=2e-3)
+    np.testing.assert_allclose(quarters, whole, rtol=2e-3)
+
+
+# --- features ---
+
+
+def test_frozen_backbones_run_once_per_utterance(demo, trained_like, processor, monkeypatch, cache):
+    rows = {"audio": 0, "text": 0}
+
+    def counted(backbone, name):
+        original = backbone.forward
+
+        def forward(values, *args, **kwargs):
+            rows[name] += len(values)
+            return original(values, *args, **kwargs)
+
+        monkeypatch.setattr(backbone, "forward", forward)
+
+    with torch.no_grad():  # weights of their own, so that no other test has filled the cache
+        for backbone in (trained_like.merhan.audio_backbone, trained_like.merhan.text_backbone):
+            next(backbone.parameters()).add_(0.01)
+    freeze(trained_like, {"head": 1e-3}, True)
+    assert frozen_modalities(trained_like) == ["audio", "text"]
+    expected = predict(trained_like.eval(), processor, part(demo, processor, "validation", 10), 4)
+    counted(trained_like.merhan.audio_backbone, "audio")
+    counted(trained_like.merhan.text_backbone, "text")
+    for _ in range(3):
+        dataset = part(demo, processor, "validation", 10)
+        for name in ("audio", "text"):
+            use_cached_features(trained_like.merhan, dataset, name, torch.device("cpu"))
+        found = predict(trained_like, processor, dataset, 4)
+    np.testing.assert_allclose(found, expected, atol=2e-3)  # features are kept in half precision
+    assert rows["audio"] == 10
+    assert rows["text"] == len({json.dumps(ids) for ids in dataset.tokens}), "equal words are read once"
+
+
+def test_features_are_made_again_when_anything_changes(demo, trained_like, processor, tmp_path):
+    backbone = trained_like.merhan.audio_backbone
+    before = fingerprint(backbone, processor)
+    assert fingerprint(backbone, processor) == before
+    with torch.no_grad():
+        next(backbone.parameters()).view(-1)[0] += 1e-3
+    assert fingerprint(backbone, processor) != before
+    rows = demo[demo["split"] == "test"].head(2).copy()
+    for row, audio in enumerate(rows["audio"]):
+        shutil.copy(audio, tmp_path / f"{row}.wav")
+    rows["audio"] = [str(tmp_path / f"{row}.wav") for row in range(2)]
+
+    def files(rows) -> dict[str, list[Path]]:
+        dataset = EmotionDataset(rows, processor, LABEL2ID, ["audio", "text"])
+        for name in ("audio", "text"):
+            use_cached_features(trained_like.merhan, dataset, name, torch.device("cpu"))
+        return dataset.features
+
+    first = files(rows)
+    content = (tmp_path / "0.wav").read_bytes()
+    (tmp_path / "0.wav").write_bytes(content[:-2] + b"\x01\x01")
+    second = files(rows)
+    assert second["audio"][0] != first["audio"][0] and second["audio"][1] == first["audio"][1]
+    assert second["text"] == first["text"]
+    rows.loc[rows.index[1], "text"] = "their answer is new"
+    third = files(rows)
+    assert third["audio"] == second["audio"]
+    assert third["text"][0] == first["text"][0] and third["text"][1] != first["text"][1]
+
+
+# --- evaluation ---
+
+
+def test_predictions_keep_the_order_of_the_data(demo, trained_like, processor):
+    dataset = part(demo, processor, "test", 20)
+    assert np.argsort(dataset.lengths).tolist() != list(range(20)), "the rows are not in order of length"
+    together = predict(trained_like.eval(), processor, dataset, 6)
+    assert together.shape == (20, 4)
+    for row in (0, 7, 19):
+        alone = predict(
+            trained_like,
+            processor,
+            part(demo, processor, "test").__class__(
+                dataset.rows.iloc[row : row + 1], processor, LABEL2ID, ["audio", "text"]
+            ),
+            1,
+        )
+        np.testing.assert_allclose(alone[0], together[row], atol=1e-5)
+
+
+def test_outputs_beside_the_logits_stay_out_of_predictions(demo, trained_like, processor, tmp_path):
+    trainer = MerhanTrainer(
+        trained_like,
+        TrainingArguments(tmp_path, remove_unused_columns=False, report_to="none"),
+        learning_rates=ALL,
+        num_labels=4,
+        data_collator=Collator(processor),
+    )
+    found = trainer.predict(part(demo, processor, "test", 5))
+    assert isinstance(found.predictions, np.ndarray) and found.predictions.shape == (5, 4)
+    assert not isinstance(found.predictions, BaseModelOutput)
+
+
+# --- whole runs ---
+
+
+RECIPE = """
+run_name: tiny
+output_dir: {output}
+data: {{corpus: demo, source: {source}, options: {{scale: 0.1}}, max_seconds: 2.0}}
+model:
+  audio_backbone: tiny
+  text_backbone: tiny
+  config: {{hidden_size: 32, intermediate_size: 32, modality_dropout: 0.3}}
+stages:
+  - {{name: warmup, epochs: 2, learning_rate: {{head: 1.0e-3}}}}
+  - {{name: finetune, epochs: 2, learning_rate: {{head: 1.0e-3, audio: 1.0e-3, text: 1.0e-3}}}}
+trainer: {{report_to: none, use_cpu: true}}
+evaluation: {{conditions: [audio]}}
+"""
+
+
+@pytest.fixture
+def recipe_file(tmp_path, demo):
+    source = Path(demo["audio"].iloc[0]).parent.parent
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE.format(output=tmp_path / "outputs", source=source))
+    return path
+
+
+def call(program, monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["program", *map(str, words)])
+    program.main()
+
+
+def test_train_then_evaluate(recipe_file, monkeypatch, tmp_path, capsys):
+    call(train_hf_e2e, monkeypatch, "--config", recipe_file)
+    run = tmp_path / "outputs" / "tiny"
+    printed = capsys.readouterr().out
+    for expected in (
+        "| test, audio+text |",
+        "| test, audio |",
+        str(run / "model"),
+        "report.md",
+        "recogniser = pipeline(",
+    ):
+        assert expected in printed
+    for name in (
+        "recipe.yaml",
+        "manifest.parquet",
+        "provenance.json",
+        "model/model.safetensors",
+        "model/README.md",
+        "warmup/model",
+        "finetune/model",
+        "evaluation/test/predictions.parquet",
+        "evaluation/test/confusion.png",
+        "evaluation/test--audio/metrics.json",
+    ):
+        assert (run / name).exists(), name
+    assert load_recipe(run / "recipe.yaml") == load_recipe(recipe_file), "the resolved recipe runs again"
+    figures = json.loads((run / "evaluation/test/metrics.json").read_text())
+    shutil.rmtree(run / "evaluation")
+    call(evaluate_hf_e2e, monkeypatch, "--checkpoint", run, "--modalities", "both", "text")
+    again = json.loads((run / "evaluation/test/metrics.json").read_text())
+    assert again == figures
+    assert (run / "evaluation/test--text/report.md").is_file()
+    manifest = run / "manifest.parquet"
+    call(
+        evaluate_hf_e2e,
+        monkeypatch,
+        "--checkpoint",
+        run / "model",
+        "--manifest",
+        manifest,
+        "--output_dir",
+        tmp_path / "e",
+    )
+    elsewhere = json.loads((tmp_path / "e/test/metrics.json").read_text())
+    assert elsewhere["uar"] == figures["uar"]
+
+    with pytest.raises(SystemExit) as ended:
+        call(train_hf_e2e, monkeypatch, "--config", recipe_file)
+    assert ended.value.code == 2 and "--resume" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        call(train_hf_e2e, monkeypatch, "--config", recipe_file, "--set", "seed=1", "--resume")
+    assert "differs" in (said := capsys.readouterr().err) and "seed" in said
+    weights = (run / "model/model.safetensors").read_bytes()
+    call(train_hf_e2e, monkeypatch, "--config", recipe_file, "--resume")
+    assert "finished before" in capsys.readouterr().out
+    assert (run / "model/model.safetensors").read_bytes() == weights
+
+
+KILLED = """
+import os, signal, sys
+stage, step, where = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+del sys.argv[1:4]
+import train_hf_e2e
+from merhan.trainer import MerhanTrainer
+
+def guarded(original):
+    def method(self, *args, **kwargs):
+        if self.args.output_dir.endswith(stage) and self.state.global_step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, *args, **kwargs)
+    return method
+
+setattr(MerhanTrainer, where, guarded(getattr(MerhanTrainer, where)))
+train_hf_e2e.main()
+"""
+
+
+def test_a_killed_run_resumes_to_the_very_same_weights(recipe_file, tmp_path):
+    """kill -9 amid an epoch of stage 1, then while stage 2 writes a checkpoint; each time --resume."""
+
+    def run(name: str, *kill: str, resume: bool = False) -> int:
+        words = ["--config", str(recipe_file), "--run_name", name] + ["--resume"] * resume
+        command = [sys.executable, "-c", KILLED, *(kill or ("never", "0", "training_step")), *words]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr[-3000:]
+        return done.returncode
+
+    outputs = tmp_path / "outputs"
+    assert run("whole") == 0
+    steps = json.loads(max((outputs / "whole/warmup").glob("checkpoint-*/trainer_state.json")).read_text())["max_steps"]
+    assert run("cut", "warmup", str(steps - 2), "training_step") == -signal.SIGKILL
+    assert last_checkpoint(outputs / "cut/warmup") and not (outputs / "cut/warmup/model").exists()
+    assert run("cut", "finetune", str(steps // 2), "_save_rng_state", resume=True) == -signal.SIGKILL
+    half_written = outputs / f"cut/finetune/checkpoint-{steps // 2}"
+    assert (half_written / "model.safetensors").exists() and not (half_written / "trainer_state.json").exists()
+    assert run("cut", resume=True) == 0
+    one, other = (load_file(outputs / name / "model/model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    reports = [(outputs / name / "evaluation/test/metrics.json").read_text() for name in ("whole", "cut")]
+    assert reports[0] == reports[1]
+
+
+def test_two_processes_equal_one_with_the_double_batch(recipe_file, tmp_path):
+    """DDP over gloo: the loss of every step, and the weights at the end."""
+    still = [f"model.config.{name}=0" for name in ("hidden_dropout", "attention_dropout", "classifier_dropout")]
+    still += ["model.config.modality_dropout=0", "model.audio_config.apply_spec_augment=false"]
+    still += [
+        f"model.audio_config.{name}=0.0"
+        for name in ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout")
+    ]
+    still += [f"model.text_config.{name}=0.0" for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")]
+    still += ["trainer.logging_steps=1", "stages.0.epochs=1", "stages.1.epochs=1"]
+
+    def run(name: str, processes: int, batch_size: int) -> list[float]:
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        changes = [*still, f"trainer.per_device_train_batch_size={batch_size}"]
+        words = ["--config", str(recipe_file), "--run_name", name, *(w for c in changes for w in ("--set", c))]
+        command = [sys.executable, *launcher, "train_hf_e2e.py", *words]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        folder = tmp_path / "outputs" / name
+        logs = []
+        for stage in ("warmup", "finetune"):
+            state = json.loads(next((folder / stage).glob("checkpoint-*/trainer_state.json")).read_text())
+            logs += [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+        return logs
+
+    one, two = run("one", 1, 8), run("two", 2, 4)
+    assert len(one) == len(two) > 4
+    np.testing.assert_allclose(two, one, rtol=1e-4)
+    weights = [load_file(tmp_path / "outputs" / name / "model/model.safetensors") for name in ("one", "two")]
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, atol=2e-4, rtol=1e-3)
