@@ -2,11 +2,13 @@
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -39,7 +41,7 @@ def build_model(recipe: ModelRecipe, labels: Sequence[str], train: pd.DataFrame)
     config = dict(recipe.config)
     if config.get("class_weights") == "balanced":
         config["class_weights"] = balanced_weights(train["label"], labels)
-    try:
+    with _explained(recipe):
         return MerhanForSequenceClassification.from_backbones(
             audio,
             text,
@@ -49,27 +51,23 @@ def build_model(recipe: ModelRecipe, labels: Sequence[str], train: pd.DataFrame)
             label2id={label: number for number, label in enumerate(labels)},
             **config,
         )
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f"model: cannot be built from audio_backbone {recipe.audio_backbone!r} and text_backbone "
-            f"{recipe.text_backbone!r} ({str(error).strip()})"
-        ) from error
 
 
 def build_processor(recipe: ModelRecipe, data: DataRecipe, train: pd.DataFrame) -> MerhanProcessor:
     """The processor that belongs to the backbones, with the recipe's bounds and text template."""
     audio, text = _audio(recipe), _text(recipe, train)
-    if isinstance(audio, str):
-        feature_extractor = AutoFeatureExtractor.from_pretrained(audio)
-    else:
-        feature_extractor = Wav2Vec2FeatureExtractor(do_normalize=False)
-    if feature_extractor.sampling_rate != SAMPLING_RATE:
-        raise InputError(
-            f"model.audio_backbone: {audio!r} reads {feature_extractor.sampling_rate} Hz, not {SAMPLING_RATE}."
+    with _explained(recipe):
+        feature_extractor = (
+            AutoFeatureExtractor.from_pretrained(audio)
+            if isinstance(audio, str)
+            else Wav2Vec2FeatureExtractor(do_normalize=False)
         )
+        tokenizer = ByT5Tokenizer() if text is None else _tokenizer(text)
+    if feature_extractor.sampling_rate != SAMPLING_RATE:
+        raise InputError(f"model.audio_backbone: {audio!r} reads {feature_extractor.sampling_rate} Hz, not 16000.")
     return MerhanProcessor(
         feature_extractor,
-        ByT5Tokenizer() if text is None else _tokenizer(text),
+        tokenizer,
         modalities=recipe.modalities,
         min_seconds=data.min_seconds,
         max_seconds=data.max_seconds,
@@ -77,6 +75,18 @@ def build_processor(recipe: ModelRecipe, data: DataRecipe, train: pd.DataFrame) 
         context_turns=data.context_turns,
         use_speaker=data.use_speaker,
     )
+
+
+@contextmanager
+def _explained(recipe: ModelRecipe):
+    """Turn what transformers says of a backbone into a sentence that names the recipe's key."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError, StrictDataclassError) as error:
+        raise InputError(
+            f"model: cannot be built from audio_backbone {recipe.audio_backbone!r} and text_backbone "
+            f"{recipe.text_backbone!r}: {' '.join(str(error).split())}"
+        ) from error
 
 
 def balanced_weights(labels: pd.Series, order: Sequence[str]) -> list[float]:

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from merhan.corpora import CORPORA, read_corpus
 from merhan.errors import InputError, exits_cleanly
 from merhan.manifest import write_manifest
@@ -17,7 +19,7 @@ def main(words: list[str] | None = None):
 
 def prepare(arguments: argparse.Namespace):
     """`merhan prepare <corpus> <source> <manifest>`."""
-    options = dict(option.partition("=")[::2] for option in arguments.option)
+    options = OmegaConf.to_container(OmegaConf.from_dotlist(arguments.option))
     if arguments.column:
         options["columns"] = dict(column.partition("=")[::2] for column in arguments.column)
     rows, notes = read_corpus(arguments.corpus, arguments.source, **options)

@@ -15,7 +15,8 @@ class InputError(ValueError):
 def nearest(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'epochs'?"`, or the whole list where nothing is near."""
     known = sorted(map(str, known))
-    close = difflib.get_close_matches(str(word), known, n=1)
+    begun = [name for name in known if word and name.startswith(str(word))]
+    close = begun or difflib.get_close_matches(str(word), known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}."
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationResolutionError, OmegaConfBaseException
 from transformers import TrainingArguments
+from yaml import YAMLError
 
 from merhan.errors import InputError, nearest
 from modeling_merhan import MerhanAudioConfig, MerhanConfig
@@ -136,9 +137,7 @@ def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
         raise InputError(f"{path}: {error.full_key}: {_first_line(error)}; set it, or give the key a value.") from None
     except OmegaConfBaseException as error:
         raise InputError(f"{path}: {getattr(error, 'full_key', None) or 'recipe'}: {_first_line(error)}.") from None
-    except (ValueError, OSError) as error:
-        if isinstance(error, InputError):
-            raise
+    except (YAMLError, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as YAML ({_first_line(error)}).") from None
     return _check(recipe, str(path))
 
@@ -156,7 +155,8 @@ def _nearest_key(error: ConfigKeyError, schema: Any) -> str:
     parent, _, key = (error.full_key or str(error.key)).rpartition(".")
     kind = error.object_type if isinstance(error.object_type, type) else Recipe
     known = [one.name for one in fields(kind)] if hasattr(kind, "__dataclass_fields__") else list(schema)
-    return nearest(key, [f"{parent}.{name}" if parent else name for name in known]) if parent else nearest(key, known)
+    dotted = f"{parent}." if parent else ""
+    return nearest(dotted + key, [dotted + name for name in known])
 
 
 def _check(recipe: Recipe, where: str) -> Recipe:

@@ -1,0 +1,308 @@
+"""Corpora: what readers find in real releases, in the built-in one, and in tables of one's own."""
+
+import shutil
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from scipy.stats import chi2_contingency
+
+from merhan import cli
+from merhan.corpora import read_corpus
+from merhan.corpora.demo_corpus import EMOTIONS, SPLITS
+from merhan.dataset import context_of
+from merhan.doctor import measure
+from merhan.errors import InputError
+from merhan.manifest import read_manifest, write_manifest
+from merhan.protocols import split
+from processing_merhan import load_audio
+
+
+# --- published counts, on the real releases ---
+
+
+def test_emodb(corpora):
+    rows, notes = read_corpus("emodb", corpora / "emodb")
+    letters = rows["source_label"].value_counts().to_dict()
+    assert len(rows) == 535 and not notes
+    assert letters == {"W": 127, "L": 81, "N": 79, "F": 71, "A": 69, "T": 62, "E": 46}
+    speakers = [49, 58, 43, 38, 55, 35, 61, 69, 56, 71]
+    assert rows["speaker"].value_counts().sort_index().tolist() == speakers
+    assert rows["text"].nunique() == 10
+    assert set(rows.loc[rows["gender"] == "male", "speaker"].str[-2:]) == {"03", "10", "11", "12", "15"}
+    assert measure(rows.head(20), "emodb")["duration"].between(1, 9).all()
+
+
+def test_ravdess(corpora):
+    rows, _ = read_corpus("ravdess", corpora / "ravdess")
+    assert len(rows) == 1440 and rows["speaker"].nunique() == 24
+    assert rows["label"].value_counts().to_dict() == {"neutral": 96} | dict.fromkeys(
+        ("calm", "joy", "sadness", "anger", "fear", "disgust", "surprise"), 192
+    )
+    originals, _ = read_corpus("ravdess", corpora / "ravdess_original")
+    assert len(originals) == 120
+    copies = rows.set_index("utterance_id").loc[originals["utterance_id"]]
+    assert copies["label"].tolist() == originals["label"].tolist()
+    np.testing.assert_allclose(
+        measure(originals, "a")["duration"], measure(copies.reset_index(), "b")["duration"], atol=1e-3
+    )
+
+
+def test_meld(corpora):
+    rows, notes = read_corpus("meld", corpora / "meld")
+    assert rows.groupby("split", sort=False).size().to_dict() == {"train": 9989, "validation": 1109, "test": 2610}
+    assert "13708 of 13708 rows have text alone" in notes[0]
+    assert not rows["text"].str.contains("[\u2018\u2019\u201c\u201d]").any()
+    assert rows.groupby("split", sort=False)["dialogue"].nunique().tolist() == [1038, 114, 280]
+    # Facts of the published split, computed again from what was read.
+    train, test = (rows[rows["split"] == name] for name in ("train", "test"))
+    assert abs(test["speaker"].isin(train["speaker"]).mean() - 0.958) < 0.001
+
+
+@pytest.mark.parametrize(
+    ("protocol", "folds", "test_rows"),
+    [("emodb7-speaker5", 5, [107, 81, 90, 130, 127]), ("ravdess8-emobox6", 6, [240] * 6)],
+)
+def test_protocols_of_folds(protocol, folds, test_rows, corpora):
+    name = protocol.split("7")[0].split("8")[0]
+    rows, _ = read_corpus(name, corpora / name)
+    tested = []
+    for fold in range(folds):
+        parts, identity = split(rows, protocol, fold)
+        speakers = {part: set(group["speaker"]) for part, group in parts.groupby("split")}
+        assert not speakers["train"] & speakers["test"] and not speakers["train"] & speakers["validation"]
+        assert not speakers["validation"] & speakers["test"]
+        tested += parts.loc[parts["split"] == "test", "utterance_id"].tolist()
+        assert (parts["split"] == "test").sum() == test_rows[fold]
+        assert identity["fold"] == fold and identity["folds"] == folds and len(identity["hash"]) == 16
+    assert sorted(tested) == sorted(rows["utterance_id"]), "every row is tested once"
+    with pytest.raises(InputError, match="folds 0 to"):
+        split(rows, protocol, folds)
+    with pytest.raises(InputError, match="asserts its counts"):
+        split(rows.iloc[1:], protocol, 0)
+
+
+def test_official_split_of_meld(corpora):
+    rows, _ = read_corpus("meld", corpora / "meld")
+    parts, identity = split(rows, "meld7-official", 0)
+    assert identity["name"] == "meld7-official" and parts["split"].tolist() == rows["split"].tolist()
+    with pytest.raises(InputError, match="test differs: neutral 1255 instead of 1256"):
+        split(rows.drop(rows.index[(rows["split"] == "test") & (rows["label"] == "neutral")][0]), "meld7-official", 0)
+
+
+# --- layouts without the real release ---
+
+
+def test_meld_with_clips(tmp_path):
+    header = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime\n"
+    line = '{},"It\u2019s {}, \u201cokay\u201d",Ross,{},neutral,{},{},1,1,"00:00:01,000","00:00:02,000"\r\n'
+    for table, dialogue in (("train", 125), ("dev", 110), ("test", 1)):
+        lines = [line.format(turn, turn, "joy", dialogue, turn) for turn in (2, 3, 7)]
+        (tmp_path / f"{table}_sent_emo.csv").write_text(header + "".join(lines))
+    clips = {"train_splits": 125, "dev_splits_complete": 110, "output_repeated_splits_test": 1}
+    for folder, dialogue in clips.items():
+        (tmp_path / folder).mkdir()
+        for turn in (2, 3, 7):
+            (tmp_path / folder / f"dia{dialogue}_utt{turn}.mp4").touch()
+    (tmp_path / "output_repeated_splits_test" / "final_videos_testdia1_utt3.mp4").touch()
+    (tmp_path / "output_repeated_splits_test" / "._dia1_utt3.mp4").touch()
+    rows, notes = read_corpus("meld", tmp_path)
+    assert rows["text"].iloc[0] == 'It\'s 2, "okay"'
+    silent = rows.loc[rows["audio"] == "", "utterance_id"].tolist()
+    assert silent == ["meld-train-dia125-utt3", "meld-validation-dia110-utt7"], "clips that no decoder reads"
+    assert "2 of 9 rows" in notes[0]
+    corrected = rows.loc[rows["utterance_id"] == "meld-test-dia1-utt3", "audio"].item()
+    assert corrected.endswith("final_videos_testdia1_utt3.mp4")
+    (tmp_path / "train_sent_emo.csv").write_text(header + line.format(1, 1, "bliss", 1, 1))
+    with pytest.raises(InputError, match="Sr No. 1: label 'bliss'"):
+        read_corpus("meld", tmp_path)
+
+
+def test_context_is_the_raw_turns_before(corpora):
+    rows, _ = read_corpus("meld", corpora / "meld")
+    contexts = context_of(rows, 3)
+    by_id = rows.set_index("utterance_id")
+    assert contexts["meld-train-dia0-utt0"] == []
+    expected = [
+        {
+            "speaker": by_id.loc[f"meld-train-dia0-utt{turn}", "speaker"],
+            "text": by_id.loc[f"meld-train-dia0-utt{turn}", "text"],
+        }
+        for turn in (2, 3, 4)
+    ]
+    assert contexts["meld-train-dia0-utt5"] == expected
+    assert max(len(turns) for turns in contexts.values()) == 3
+    # Ids jump in 72 train dialogues: the turn before is the one that was said before, not the number before.
+    numbers = sorted(rows.loc[rows["dialogue"] == "meld-train-dia2", "turn"])
+    assert len(context_of(rows, 99)[f"meld-train-dia2-utt{numbers[-1]}"]) == len(numbers) - 1
+
+
+def test_copies_and_foreign_files_are_counted(tmp_path, tone):
+    name = "03-01-05-01-02-01-18.wav"
+    for folder in ("Actor_18", "nested/Actor_18"):
+        (tmp_path / folder).mkdir(parents=True)
+        shutil.copy(tone(), tmp_path / folder / name)
+    rows, notes = read_corpus("ravdess", tmp_path)
+    assert len(rows) == 1 and rows["label"].item() == "anger" and rows["gender"].item() == "female"
+    assert notes == ["1 files left out: copies of a recording in another folder"]
+    (tmp_path / "wav").mkdir()
+    for name in ("03a01Wa.wav", "notes.wav"):
+        shutil.copy(tone(), tmp_path / "wav" / name)
+    rows, notes = read_corpus("emodb", tmp_path / "wav")
+    assert rows["label"].item() == "anger" and notes == ["1 wav files left out: their names are not EMO-DB's"]
+
+
+# --- the built-in corpus ---
+
+
+def test_demo_splits_are_speaker_disjoint_and_balanced(demo):
+    assert demo.groupby("split")["speaker"].nunique().to_dict() == {name: count for name, (count, _) in SPLITS.items()}
+    assert demo.groupby("speaker")["split"].nunique().max() == 1
+    assert demo.groupby("split")["label"].value_counts().unstack().nunique(axis=1).eq(1).all()
+
+
+def test_demo_words_tell_valence_and_nothing_of_arousal(tmp_path):
+    """By construction neither modality alone beats one half; here the words are held to it by a test of independence."""
+    rows, _ = read_corpus("demo", tmp_path, seed=1, scale=0.3)
+    rows["arousal"] = [EMOTIONS[label][0] for label in rows["label"]]
+    rows["valence"] = [EMOTIONS[label][1] for label in rows["label"]]
+    rows["word"] = rows["text"].str.split().str[-1]
+    assert rows.groupby("word")["valence"].nunique().max() == 1, "the last word tells valence"
+    for column in ("word", "text"):
+        counts = pd.crosstab(rows[column].str[:12], rows["arousal"])
+        assert chi2_contingency(counts[counts.sum(axis=1) > 5]).pvalue > 0.01
+
+
+def test_demo_voice_tells_arousal_and_nothing_of_valence(demo):
+    def brightness(path: str) -> float:
+        power = np.abs(np.fft.rfft(load_audio(path))) ** 2
+        return (power * np.arange(len(power))).sum() / power.sum() / len(power)
+
+    rows = demo[demo["split"] != "validation"].copy()
+    rows["brightness"] = [brightness(path) for path in rows["audio"]]
+    mean = rows.groupby("label")["brightness"].mean()
+    assert min(mean["joy"], mean["anger"]) > 1.5 * max(mean["calm"], mean["sadness"])
+    spread = rows.groupby("label")["brightness"].std().mean() / np.sqrt(len(rows) / 4)
+    assert abs(mean["joy"] - mean["anger"]) < 5 * spread and abs(mean["calm"] - mean["sadness"]) < 5 * spread
+
+
+def test_demo_is_the_same_every_time(tmp_path):
+    one, other = (read_corpus("demo", tmp_path / name, scale=0.05).rows for name in "ab")
+    assert one["text"].tolist() == other["text"].tolist()
+    for first, second in list(zip(one["audio"], other["audio"], strict=True))[::20]:
+        assert np.array_equal(soundfile.read(first)[0], soundfile.read(second)[0])
+
+
+# --- one's own data ---
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_a_table_of_ones_own(suffix, tmp_path, tone):
+    tone("a.wav")
+    rows = pd.DataFrame(
+        {"path": ["a.wav", ""], "said": ["hello", "no"], "feels": ["happy", "angry"], "who": ["x", "y"]}
+    )
+    file = tmp_path / f"mine{suffix}"
+    writers = {".csv": rows.to_csv, ".parquet": rows.to_parquet}
+    if suffix == ".jsonl":
+        rows.to_json(file, orient="records", lines=True)
+    elif suffix == ".tsv":
+        rows.to_csv(file, sep="\t", index=False)
+    else:
+        writers[suffix](file, index=False)
+    columns = {"audio": "path", "text": "said", "label": "feels", "speaker": "who"}
+    found, _ = read_corpus("table", file, {"happy": "joy", "angry": "anger"}, columns=columns)
+    assert found["label"].tolist() == ["joy", "anger"] and found["source_label"].tolist() == ["happy", "angry"]
+    assert found["audio"].tolist() == [str(tmp_path / "a.wav"), ""]
+    assert found["utterance_id"].tolist() == ["mine-000001", "mine-000002"] and set(found["corpus"]) == {"mine"}
+    with pytest.raises(InputError, match="no column 'fels'; did you mean 'feels'"):
+        read_corpus("table", file, columns={**columns, "label": "fels"})
+    with pytest.raises(InputError, match="unknown column 'labl'; did you mean 'label'"):
+        read_corpus("table", file, columns={"labl": "feels"})
+    with pytest.raises(InputError, match="label 'happy' is not in the vocabulary"):
+        read_corpus("table", file, columns=columns)
+
+
+def test_labels_can_be_named_anew_and_dropped(tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text("text,label\nyes,stress\nno,unclear\nwell,neutral\n")
+    rows, notes = read_corpus("table", file, {"stress": "stress", "unclear": None})
+    assert rows["label"].tolist() == ["stress", "neutral"], "a word that the map names is a label from then on"
+    assert notes == ["1 rows labelled 'unclear' dropped by data.label_map"]
+    with pytest.raises(InputError, match="no row has the label 'sterss'; did you mean 'stress'"):
+        read_corpus("table", file, {"sterss": "anger"})
+
+
+def test_a_datasets_data_set(tmp_path, tone):
+    features = datasets.Features(
+        {
+            "file": datasets.Value("string"),
+            "sentence": datasets.Value("string"),
+            "emotion": datasets.ClassLabel(names=["anger", "joy"]),
+        }
+    )
+    rows = {"file": [str(tone("a.wav")), str(tone("b.wav"))], "sentence": ["no", "yes"], "emotion": [0, 1]}
+    whole = datasets.Dataset.from_dict(rows, features=features)
+    datasets.DatasetDict(train=whole, dev=whole, test=whole).save_to_disk(tmp_path / "saved")
+    columns = {"audio": "file", "text": "sentence", "label": "emotion"}
+    found, _ = read_corpus("datasets", tmp_path / "saved", columns=columns)
+    assert found["split"].tolist() == ["train"] * 2 + ["validation"] * 2 + ["test"] * 2
+    assert found["label"].tolist() == ["anger", "joy"] * 3
+    assert measure(found, "x")["duration"].tolist() == [1.0] * 6
+    with pytest.raises(InputError, match="no column 'emotoin'"):
+        read_corpus("datasets", tmp_path / "saved", columns={**columns, "label": "emotoin"})
+    with pytest.raises(InputError, match="cannot be loaded"):
+        read_corpus("datasets", tmp_path / "gone")
+
+
+def test_sound_inside_a_datasets_data_set_is_unpacked(tmp_path, tone, cache):
+    content = tone("a.flac").read_bytes()
+    pd.DataFrame({"audio": [{"bytes": content, "path": "a.flac"}], "label": ["joy"]}).to_parquet(
+        tmp_path / "train.parquet"
+    )
+    found, _ = read_corpus("datasets", tmp_path)
+    path = found["audio"].item()
+    assert path.startswith(str(cache)) and Path(path).read_bytes() == content
+
+
+# --- the manifest ---
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+def test_manifest_round_trip(suffix, demo, tmp_path):
+    path = tmp_path / "deep" / f"manifest{suffix}"
+    write_manifest(demo, path)
+    again = read_manifest(path)
+    assert again["utterance_id"].tolist() == demo["utterance_id"].tolist()
+    assert load_audio(again["audio"].iloc[0]).any()
+    np.testing.assert_allclose(again["duration"], demo["duration"])
+    shutil.move(tmp_path / "deep", tmp_path / "moved")
+    with pytest.raises(InputError):
+        measure(read_manifest(tmp_path / "moved" / path.name, root=tmp_path), "moved")
+    assert measure(read_manifest(tmp_path / "moved" / path.name), "moved")["duration"].all(), "paths are relative"
+
+
+def test_start_and_end_cut_utterances_out_of_a_recording(tmp_path, tone):
+    tone("long.wav", seconds=3.0)
+    lines = ["utterance_id,corpus,audio,text,label,start,end", "a,own,long.wav,,joy,0.5,1.5", "b,own,long.wav,,joy,,"]
+    (tmp_path / "m.csv").write_text("\n".join(lines))
+    assert measure(read_manifest(tmp_path / "m.csv"), "m")["duration"].tolist() == [1.0, 3.0]
+
+
+def test_prepare_writes_a_manifest(tmp_path, capsys):
+    cli.main(["prepare", "demo", str(tmp_path / "demo"), str(tmp_path / "m.parquet"), "--option", "scale=0.05"])
+    assert "168 utterances" in capsys.readouterr().out
+    assert len(read_manifest(tmp_path / "m.parquet")) == 168
+
+
+def test_leave_one_out_of_any_manifest(demo):
+    parts, identity = split(demo, "leave-one-out:speaker", 3)
+    speakers = sorted(demo["speaker"].unique())
+    assert set(parts.loc[parts["split"] == "test", "speaker"]) == {speakers[3]}
+    assert set(parts.loc[parts["split"] == "validation", "speaker"]) == {speakers[4]}
+    assert identity["folds"] == len(speakers)
+    with pytest.raises(InputError, match="needs a session"):
+        split(demo, "leave-one-out:session", 0)
