@@ -35,7 +35,7 @@ This file is copied beside every checkpoint and loads alone: it imports nothing 
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple
 
 import torch
@@ -170,8 +170,8 @@ class MerhanConfig(PreTrainedConfig):
 def _sub_config(config: dict | PreTrainedConfig | None) -> PreTrainedConfig | None:
     if not isinstance(config, dict):
         return config
-    fields = dict(config)
-    return AutoConfig.for_model(fields.pop("model_type"), **fields)
+    values = dict(config)
+    return AutoConfig.for_model(values.pop("model_type"), **values)
 
 
 class Modality(NamedTuple):
@@ -610,6 +610,9 @@ class MerhanPreTrainedModel(PreTrainedModel):
             ValueError: when backbone weights are missing from the checkpoint, or the checkpoint has backbone weights
                 that the backbone has no place for, or a config field does not exist; names them.
         """
+        # A config takes any field without a word, to read what other versions wrote; here a typo would cost a training.
+        if unknown := set(config_fields) - {field.name for field in fields(MerhanConfig)} - {"num_labels"}:
+            raise ValueError(f"MerhanConfig has no field {', '.join(sorted(unknown))}.")
         backbones = _load_backbone(audio, audio_config), _load_backbone(text, text_config)
         audio_config, text_config = (None if backbone is None else backbone.config for backbone in backbones)
         model = cls(MerhanConfig(audio_config=audio_config, text_config=text_config, **config_fields), *backbones)

@@ -39,6 +39,7 @@ def use_cached_features(model: MerhanModel, dataset: EmotionDataset, modality: s
     files = [None if key is None else folder / key[:2] / f"{key}.npy" for key in keys]
     missing = [row for row, file in enumerate(files) if file is not None and not file.is_file()]
     model.eval().to(device)
+    PartialState().wait_for_everyone()  # nobody writes before everybody has listed what is missing
     with PartialState().split_between_processes(missing) as mine:
         for row in tqdm(mine, desc=f"{modality} features", disable=not mine):
             _write(files[row], _compute(model, dataset, modality, row, device))

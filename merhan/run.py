@@ -1,6 +1,8 @@
 """A run's folder: what is in it, and how a run begins, goes on and ends."""
 
+import shlex
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ def open_run(
             folder.mkdir(parents=True, exist_ok=True)
             write_manifest(rows, folder / "manifest.parquet")
             write_json(folder / "provenance.json", provenance(recipe, rows, protocol))
+            (folder / "command.txt").write_text(shlex.join(["python", *sys.argv]) + "\n")
             # Last, because its presence says that there is a run to resume.
             save_recipe(recipe, folder / "recipe.yaml")
     PartialState().wait_for_everyone()

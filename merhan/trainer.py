@@ -109,10 +109,10 @@ def compute_metrics(outputs: EvalPrediction, num_labels: int) -> dict[str, float
 def training_arguments(
     folder: Path, options: Mapping[str, Any], epochs: float, metric: str, seed: int
 ) -> TrainingArguments:
-    """Ours, then the recipe's. Half precision is dropped where there is no GPU, with a notice."""
+    """Ours, then the recipe's. Half precision is dropped where there is no GPU, with a notice, unless use_cpu asks."""
     options = {**DEFAULTS, **options}
     halves = [name for name in ("bf16", "fp16") if options.get(name)]
-    if halves and not torch.cuda.is_available():
+    if halves and not torch.cuda.is_available() and not options.get("use_cpu"):
         print(f"notice: no GPU here, training in float32 instead of {halves[0]}")
         options |= dict.fromkeys(halves, False)
     if "tensorboard" in options["report_to"]:

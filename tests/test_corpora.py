@@ -165,7 +165,7 @@ def test_demo_splits_are_speaker_disjoint_and_balanced(demo):
 
 
 def test_demo_words_tell_valence_and_nothing_of_arousal(tmp_path):
-    """By construction neither modality alone beats one half; here the words are held to it by a test of independence."""
+    """By construction neither modality alone beats one half; here the words are held to it by a test of chance."""
     rows, _ = read_corpus("demo", tmp_path, seed=1, scale=0.3)
     rows["arousal"] = [EMOTIONS[label][0] for label in rows["label"]]
     rows["valence"] = [EMOTIONS[label][1] for label in rows["label"]]

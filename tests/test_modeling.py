@@ -199,6 +199,15 @@ def test_attention_maps_come_by_name(implementation, make_model, batch):
     assert outputs.attentions["audio_to_text"][0, :, :, 7:].abs().max() == 0, "padding gets no weight"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_model_can_be_traced_for_compilation(kind, make_model, batch):
+    model = make_model(kind)
+    compiled = torch.compile(
+        model, backend="eager"
+    )  # what torch.compile traces, without the minutes of code generation
+    torch.testing.assert_close(logits_of(compiled, batch), logits_of(model, batch), **TOLERANCE)
+
+
 def test_cached_features_equal_raw_input(make_model, batch):
     model = make_model("layer")
     with torch.no_grad():
@@ -347,6 +356,14 @@ def test_damaged_backbones_are_refused_by_key(damage, name, checkpoints, tmp_pat
     model.save_pretrained(tmp_path, state_dict=state)
     with pytest.raises(ValueError, match=key.removeprefix(prefix).replace(".", r"\.")):
         MerhanModel.from_backbones(audio=str(tmp_path))
+
+
+def test_unknown_config_fields_are_refused_where_a_model_is_made(checkpoints):
+    assert tiny_config(hiden_size=8).hiden_size == 8, (
+        "a config itself takes any field: it may come from another version"
+    )
+    with pytest.raises(ValueError, match="no field hiden_size"):
+        MerhanModel.from_backbones(audio=str(checkpoints / "wav2vec2"), hiden_size=8)
 
 
 def test_backbone_config_changes_are_checked(checkpoints):

@@ -169,6 +169,27 @@ def test_accumulation_changes_neither_loss_nor_gradient(demo, trained_like, proc
     np.testing.assert_allclose(quarters, whole, rtol=2e-3)
 
 
+@pytest.mark.parametrize("switch", [{"activation_checkpointing": True}, {"bf16": True}])
+def test_switches_of_the_recipe_train_alike(switch, demo, trained_like, processor, tmp_path):
+    """Recomputed activations change nothing, half precision little."""
+
+    def losses(name: str, **options) -> list[float]:
+        model = without_chance(trained_like)
+        model.load_state_dict(start)
+        freeze(model, ALL, True)
+        options |= {"max_steps": 3, "logging_steps": 1, "save_strategy": "no", "use_cpu": True, "report_to": "none"}
+        arguments = TrainingArguments(tmp_path / name, remove_unused_columns=False, disable_tqdm=True, **options)
+        data = part(demo, processor, "train", 24)
+        given = {"learning_rates": ALL, "num_labels": 4, "train_dataset": data, "data_collator": Collator(processor)}
+        trainer = MerhanTrainer(model, arguments, **given)
+        trainer.train()
+        return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+    start = {name: tensor.clone() for name, tensor in trained_like.state_dict().items()}
+    plain, switched = losses("plain"), losses("switched", **switch)
+    np.testing.assert_allclose(switched, plain, rtol=2e-2 if "bf16" in switch else 1e-4)
+
+
 # --- features ---
 
 

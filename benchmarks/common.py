@@ -1,0 +1,41 @@
+"""What the benchmarks share: the machine in words, and the sections of RESULTS.md."""
+
+import os
+import platform
+import shlex
+import sys
+from pathlib import Path
+
+import torch
+
+
+REPOSITORY = Path(__file__).parent.parent
+RESULTS = REPOSITORY / "RESULTS.md"
+
+
+def hardware() -> str:
+    """`2 CPU cores (x86_64)`, or the GPU's name."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{os.cpu_count()} CPU cores ({platform.machine()})"
+
+
+def command(**hidden: str) -> str:
+    """The command that is running, with paths of this machine replaced as told."""
+    words = shlex.join(["python", Path(sys.argv[0]).as_posix(), *sys.argv[1:]])
+    for shown, path in hidden.items():
+        words = words.replace(path, f"${shown}")
+    return words.replace(f"{REPOSITORY.as_posix()}/", "").replace(" --write", "")
+
+
+def publish(name: str, text: str, write: bool):
+    """Print a section, and put it between its marks in RESULTS.md if asked."""
+    print(text)
+    if not write:
+        return
+    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+    page = RESULTS.read_text()
+    if begin not in page or end not in page:
+        sys.exit(f"error: RESULTS.md has no section {name!r}; add the lines {begin} and {end}.")
+    before, rest = page.split(begin)
+    RESULTS.write_text(f"{before}{begin}\n{text.strip()}\n{end}{rest.split(end)[1]}")

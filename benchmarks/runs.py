@@ -1,0 +1,63 @@
+"""Tabulate finished runs side by side, with the commands that made them.
+
+python benchmarks/runs.py --section meld-text --hide MINILM=/path/to/model outputs/meld-text outputs/meld-context3
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from common import hardware, publish
+
+from merhan.report import class_table, markdown_table, scores_table
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
+    parser.add_argument("--section", required=True, help="section of RESULTS.md")
+    parser.add_argument(
+        "--hide", action="append", default=[], metavar="NAME=PATH", help="show $NAME in place of a path"
+    )
+    parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
+    arguments = parser.parse_args()
+    hidden = dict(one.split("=", 1) for one in arguments.hide)
+    if corpora := os.environ.get("MERHAN_CORPORA"):
+        hidden["MERHAN_CORPORA"] = corpora
+    found = {name: metrics for run in arguments.runs for name, metrics in figures_of(run)}
+    first = next(iter(found.values()))
+    protocol, seeds = (
+        first["protocol"],
+        sorted({json.loads((run / "provenance.json").read_text())["seed"] for run in arguments.runs}),
+    )
+    text = f"""{markdown_table(["run", "command"], [[f"`{run.name}`", command_of(run, hidden)] for run in arguments.runs])}
+
+Protocol `{protocol["name"]}` version {protocol["version"]} (hash `{protocol["hash"]}`), seed {seeds}, {hardware()}.
+In brackets: 95 % intervals, bootstrap over {first["interval_clusters"]}s.
+
+{scores_table(found, "run")}
+
+`{arguments.runs[0].name}`, class by class:
+
+{class_table(first)}
+"""
+    publish(arguments.section, text, arguments.write)
+
+
+def figures_of(run: Path):
+    """Every evaluation of a run, by name."""
+    for path in sorted((run / "evaluation").glob("*/metrics.json")):
+        metrics = json.loads(path.read_text())
+        yield f"`{run.name}`, {metrics['split']}, {metrics['condition']}", metrics
+
+
+def command_of(run: Path, hidden: dict[str, str]) -> str:
+    words = (run / "command.txt").read_text().strip()
+    for name, path in hidden.items():
+        words = words.replace(path, f"${name}")
+    return f"`{words}`"
+
+
+if __name__ == "__main__":
+    main()
