@@ -27,11 +27,10 @@ def main():
         hidden["MERHAN_CORPORA"] = corpora
     found = {name: metrics for run in arguments.runs for name, metrics in figures_of(run)}
     first = next(iter(found.values()))
-    protocol, seeds = (
-        first["protocol"],
-        sorted({json.loads((run / "provenance.json").read_text())["seed"] for run in arguments.runs}),
-    )
-    text = f"""{markdown_table(["run", "command"], [[f"`{run.name}`", command_of(run, hidden)] for run in arguments.runs])}
+    protocol = first["protocol"]
+    seeds = sorted({json.loads((run / "provenance.json").read_text())["seed"] for run in arguments.runs})
+    commands = [[f"`{run.name}`", command_of(run, hidden)] for run in arguments.runs]
+    text = f"""{markdown_table(["run", "command"], commands)}
 
 Protocol `{protocol["name"]}` version {protocol["version"]} (hash `{protocol["hash"]}`), seed {seeds}, {hardware()}.
 In brackets: 95 % intervals, bootstrap over {first["interval_clusters"]}s.
