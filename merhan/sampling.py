@@ -43,9 +43,10 @@ class LengthBucketSampler(Sampler[int]):
         shuffled = torch.randperm(len(self.lengths), generator=generator)
         # A short last batch stays last: anywhere else it would shift the ones behind it across batch borders.
         whole = len(shuffled) - len(shuffled) % self.batch_size
+        buckets = shuffled[:whole].split(self.bucket_size) if whole else ()
         batches = [
             batch
-            for bucket in shuffled[:whole].split(self.bucket_size)
+            for bucket in buckets
             for batch in bucket[self.lengths[bucket].argsort(stable=True)].split(self.batch_size)
         ]
         order = torch.randperm(len(batches), generator=generator).tolist()

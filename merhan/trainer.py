@@ -4,13 +4,13 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainingArguments, set_seed
+from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -136,6 +136,7 @@ def train_stage(
     train: EmotionDataset,
     validation: EmotionDataset,
     folder: Path,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> MerhanForSequenceClassification:
     """Train one stage from where it stands, and keep its best epoch in `folder/model`.
 
@@ -165,7 +166,7 @@ def train_stage(
         data_collator=Collator(processor),
         # Without words its tokenizer is a stand-in, whose special tokens have no business in the model's config.
         processing_class=processor if "text" in processor.modalities else None,
-        callbacks=[EarlyStoppingCallback(patience)] if patience is not None else [],
+        callbacks=[*callbacks, *([EarlyStoppingCallback(patience)] if patience is not None else [])],
     )
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)
