@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset
 from torchaudio.functional import speed
+from tqdm.auto import tqdm
 
 from merhan.corpora import read_corpus
 from merhan.doctor import measure, segment
@@ -113,9 +114,10 @@ class EmotionDataset(Dataset):
             return [None] * len(self.rows)
         contexts = context_of(dialogues, self.processor.context_turns)
         speakers = self.rows["speaker"] if "speaker" in self.rows else [None] * len(self.rows)
+        turns = list(zip(self.rows["text"], speakers, self.rows["utterance_id"], strict=True))
         return [
             self.processor.encode_text(text, speaker, contexts.get(utterance))
-            for text, speaker, utterance in zip(self.rows["text"], speakers, self.rows["utterance_id"], strict=True)
+            for text, speaker, utterance in tqdm(turns, desc="encoding text", leave=False, delay=2)
         ]
 
 
