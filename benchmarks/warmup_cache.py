@@ -33,7 +33,7 @@ def main():
     from full_width import full_width_backbones
 
     with tempfile.TemporaryDirectory() as temporary:
-        rows, _ = read_corpus("demo", Path(temporary) / "demo", scale=0.1)
+        rows = read_corpus("demo", Path(temporary) / "demo", scale=0.1).rows
         backbones = full_width_backbones(rows["text"].tolist())
         recipe = ModelRecipe(*backbones)
         processor = build_processor(recipe, DataRecipe(), rows)

@@ -22,11 +22,12 @@ def prepare(arguments: argparse.Namespace):
     options = OmegaConf.to_container(OmegaConf.from_dotlist(arguments.option))
     if arguments.column:
         options["columns"] = dict(column.partition("=")[::2] for column in arguments.column)
-    rows, notes = read_corpus(arguments.corpus, arguments.source, **options)
+    corpus = read_corpus(arguments.corpus, arguments.source, **options)
+    rows = corpus.rows
     if Path(arguments.manifest).exists() and not arguments.overwrite:
         raise InputError(f"{arguments.manifest}: exists; give another path, or --overwrite.")
     write_manifest(rows, arguments.manifest)
-    for note in notes:
+    for note in corpus.notes:
         print(f"note: {note}")
     counts = rows["label"].value_counts()
     print(f"{arguments.manifest}: {len(rows)} utterances (" + ", ".join(f"{k} {v}" for k, v in counts.items()) + ")")

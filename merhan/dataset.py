@@ -33,11 +33,11 @@ def load_rows(
         only: one split, for an evaluation; without it all three must be there.
     """
     where = str(recipe.source or recipe.corpus)
-    rows, notes = read_corpus(recipe.corpus, recipe.source, recipe.label_map, **recipe.options)
-    rows, protocol = split(rows, recipe.protocol, recipe.fold, only)
+    corpus = read_corpus(recipe.corpus, recipe.source, recipe.label_map, **recipe.options)
+    rows, protocol = split(corpus.rows, recipe.protocol, recipe.fold, only)
     rows, left_out = readable(rows, modalities, where)
     rows = measure(rows, where) if "audio" in modalities else rows.assign(duration=rows.get("duration", 0.0))
-    return rows, protocol, [*notes, *left_out]
+    return rows, protocol, [*corpus.notes, *left_out]
 
 
 class EmotionDataset(Dataset):

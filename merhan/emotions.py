@@ -24,8 +24,8 @@ EMOTIONS = (
 )
 
 
-def map_label(word: str, table: Mapping[str, str], where: str) -> str:
-    """A corpus's own word in our vocabulary.
+def map_label(word: str, table: Mapping[str, str | None], where: str) -> str | None:
+    """A corpus's own word in our vocabulary; None for a word that names no emotion.
 
     Raises:
         InputError: the table does not have the word. Nothing is ever guessed: a silent default is how a published

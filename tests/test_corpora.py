@@ -25,7 +25,8 @@ from processing_merhan import load_audio
 
 
 def test_emodb(corpora):
-    rows, notes = read_corpus("emodb", corpora / "emodb")
+    corpus = read_corpus("emodb", corpora / "emodb")
+    rows, notes = corpus.rows, corpus.notes
     letters = rows["source_label"].value_counts().to_dict()
     assert len(rows) == 535 and not notes
     assert letters == {"W": 127, "L": 81, "N": 79, "F": 71, "A": 69, "T": 62, "E": 46}
@@ -37,12 +38,12 @@ def test_emodb(corpora):
 
 
 def test_ravdess(corpora):
-    rows, _ = read_corpus("ravdess", corpora / "ravdess")
+    rows = read_corpus("ravdess", corpora / "ravdess").rows
     assert len(rows) == 1440 and rows["speaker"].nunique() == 24
     assert rows["label"].value_counts().to_dict() == {"neutral": 96} | dict.fromkeys(
         ("calm", "joy", "sadness", "anger", "fear", "disgust", "surprise"), 192
     )
-    originals, _ = read_corpus("ravdess", corpora / "ravdess_original")
+    originals = read_corpus("ravdess", corpora / "ravdess_original").rows
     assert len(originals) == 120
     copies = rows.set_index("utterance_id").loc[originals["utterance_id"]]
     assert copies["label"].tolist() == originals["label"].tolist()
@@ -52,7 +53,8 @@ def test_ravdess(corpora):
 
 
 def test_meld(corpora):
-    rows, notes = read_corpus("meld", corpora / "meld")
+    corpus = read_corpus("meld", corpora / "meld")
+    rows, notes = corpus.rows, corpus.notes
     assert rows.groupby("split", sort=False).size().to_dict() == {"train": 9989, "validation": 1109, "test": 2610}
     assert "13708 of 13708 rows have text alone" in notes[0]
     assert not rows["text"].str.contains("[\u2018\u2019\u201c\u201d]").any()
@@ -68,7 +70,7 @@ def test_meld(corpora):
 )
 def test_protocols_of_folds(protocol, folds, test_rows, corpora):
     name = protocol.split("7")[0].split("8")[0]
-    rows, _ = read_corpus(name, corpora / name)
+    rows = read_corpus(name, corpora / name).rows
     tested = []
     for fold in range(folds):
         parts, identity = split(rows, protocol, fold)
@@ -86,7 +88,7 @@ def test_protocols_of_folds(protocol, folds, test_rows, corpora):
 
 
 def test_official_split_of_meld(corpora):
-    rows, _ = read_corpus("meld", corpora / "meld")
+    rows = read_corpus("meld", corpora / "meld").rows
     parts, identity = split(rows, "meld7-official", 0)
     assert identity["name"] == "meld7-official" and parts["split"].tolist() == rows["split"].tolist()
     with pytest.raises(InputError, match="test differs: neutral 1255 instead of 1256"):
@@ -109,7 +111,8 @@ def test_meld_with_clips(tmp_path):
             (tmp_path / folder / f"dia{dialogue}_utt{turn}.mp4").touch()
     (tmp_path / "output_repeated_splits_test" / "final_videos_testdia1_utt3.mp4").touch()
     (tmp_path / "output_repeated_splits_test" / "._dia1_utt3.mp4").touch()
-    rows, notes = read_corpus("meld", tmp_path)
+    corpus = read_corpus("meld", tmp_path)
+    rows, notes = corpus.rows, corpus.notes
     assert rows["text"].iloc[0] == 'It\'s 2, "okay"'
     silent = rows.loc[rows["audio"] == "", "utterance_id"].tolist()
     assert silent == ["meld-train-dia125-utt3", "meld-validation-dia110-utt7"], "clips that no decoder reads"
@@ -117,12 +120,12 @@ def test_meld_with_clips(tmp_path):
     corrected = rows.loc[rows["utterance_id"] == "meld-test-dia1-utt3", "audio"].item()
     assert corrected.endswith("final_videos_testdia1_utt3.mp4")
     (tmp_path / "train_sent_emo.csv").write_text(header + line.format(1, 1, "bliss", 1, 1))
-    with pytest.raises(InputError, match="Sr No. 1: label 'bliss'"):
+    with pytest.raises(InputError, match="meld-train-dia1-utt1: label 'bliss'"):
         read_corpus("meld", tmp_path)
 
 
 def test_context_is_the_raw_turns_before(corpora):
-    rows, _ = read_corpus("meld", corpora / "meld")
+    rows = read_corpus("meld", corpora / "meld").rows
     contexts = context_of(rows, 3)
     by_id = rows.set_index("utterance_id")
     assert contexts["meld-train-dia0-utt0"] == []
@@ -145,14 +148,16 @@ def test_copies_and_foreign_files_are_counted(tmp_path, tone):
     for folder in ("Actor_18", "nested/Actor_18"):
         (tmp_path / folder).mkdir(parents=True)
         shutil.copy(tone(), tmp_path / folder / name)
-    rows, notes = read_corpus("ravdess", tmp_path)
+    corpus = read_corpus("ravdess", tmp_path)
+    rows, notes = corpus.rows, corpus.notes
     assert len(rows) == 1 and rows["label"].item() == "anger" and rows["gender"].item() == "female"
-    assert notes == ["1 files left out: copies of a recording in another folder"]
+    assert notes == ["1 left out: a copy of a recording in another folder"]
     (tmp_path / "wav").mkdir()
     for name in ("03a01Wa.wav", "notes.wav"):
         shutil.copy(tone(), tmp_path / "wav" / name)
-    rows, notes = read_corpus("emodb", tmp_path / "wav")
-    assert rows["label"].item() == "anger" and notes == ["1 wav files left out: their names are not EMO-DB's"]
+    corpus = read_corpus("emodb", tmp_path / "wav")
+    rows, notes = corpus.rows, corpus.notes
+    assert rows["label"].item() == "anger" and notes == ["1 left out: its name is not EMO-DB's"]
 
 
 # --- the built-in corpus ---
@@ -166,7 +171,7 @@ def test_demo_splits_are_speaker_disjoint_and_balanced(demo):
 
 def test_demo_words_tell_valence_and_nothing_of_arousal(tmp_path):
     """By construction neither modality alone beats one half; here the words are held to it by a test of chance."""
-    rows, _ = read_corpus("demo", tmp_path, seed=1, scale=0.3)
+    rows = read_corpus("demo", tmp_path, seed=1, scale=0.3).rows
     rows["arousal"] = [EMOTIONS[label][0] for label in rows["label"]]
     rows["valence"] = [EMOTIONS[label][1] for label in rows["label"]]
     rows["word"] = rows["text"].str.split().str[-1]
@@ -214,7 +219,7 @@ def test_a_table_of_ones_own(suffix, tmp_path, tone):
     else:
         writers[suffix](file, index=False)
     columns = {"audio": "path", "text": "said", "label": "feels", "speaker": "who"}
-    found, _ = read_corpus("table", file, {"happy": "joy", "angry": "anger"}, columns=columns)
+    found = read_corpus("table", file, {"happy": "joy", "angry": "anger"}, columns=columns).rows
     assert found["label"].tolist() == ["joy", "anger"] and found["source_label"].tolist() == ["happy", "angry"]
     assert found["audio"].tolist() == [str(tmp_path / "a.wav"), ""]
     assert found["utterance_id"].tolist() == ["mine-000001", "mine-000002"] and set(found["corpus"]) == {"mine"}
@@ -229,9 +234,10 @@ def test_a_table_of_ones_own(suffix, tmp_path, tone):
 def test_labels_can_be_named_anew_and_dropped(tmp_path):
     file = tmp_path / "mine.csv"
     file.write_text("text,label\nyes,stress\nno,unclear\nwell,neutral\n")
-    rows, notes = read_corpus("table", file, {"stress": "stress", "unclear": None})
+    corpus = read_corpus("table", file, {"stress": "stress", "unclear": None})
+    rows, notes = corpus.rows, corpus.notes
     assert rows["label"].tolist() == ["stress", "neutral"], "a word that the map names is a label from then on"
-    assert notes == ["1 rows labelled 'unclear' dropped by data.label_map"]
+    assert notes == ["1 left out: label 'unclear' is dropped by data.label_map"]
     with pytest.raises(InputError, match="no row has the label 'sterss'; did you mean 'stress'"):
         read_corpus("table", file, {"sterss": "anger"})
 
@@ -248,7 +254,7 @@ def test_a_datasets_data_set(tmp_path, tone):
     whole = datasets.Dataset.from_dict(rows, features=features)
     datasets.DatasetDict(train=whole, dev=whole, test=whole).save_to_disk(tmp_path / "saved")
     columns = {"audio": "file", "text": "sentence", "label": "emotion"}
-    found, _ = read_corpus("datasets", tmp_path / "saved", columns=columns)
+    found = read_corpus("datasets", tmp_path / "saved", columns=columns).rows
     assert found["split"].tolist() == ["train"] * 2 + ["validation"] * 2 + ["test"] * 2
     assert found["label"].tolist() == ["anger", "joy"] * 3
     assert measure(found, "x")["duration"].tolist() == [1.0] * 6
@@ -263,7 +269,7 @@ def test_sound_inside_a_datasets_data_set_is_unpacked(tmp_path, tone, cache):
     pd.DataFrame({"audio": [{"bytes": content, "path": "a.flac"}], "label": ["joy"]}).to_parquet(
         tmp_path / "train.parquet"
     )
-    found, _ = read_corpus("datasets", tmp_path)
+    found = read_corpus("datasets", tmp_path).rows
     path = found["audio"].item()
     assert path.startswith(str(cache)) and Path(path).read_bytes() == content
 

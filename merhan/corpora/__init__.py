@@ -1,16 +1,27 @@
 """Raw releases -> manifest rows, one room per corpus, all with the same door.
 
-Each room has `read(source, **options) -> Corpus`. Nothing is dropped silently: what a reader leaves out stands in the
-corpus's notes, with its count and reason.
+A room `<name>_corpus.py` has
+
+* `read(source, **options) -> Corpus`: rows with everything of the manifest but `label`, in a stable order. What it
+  leaves out it lists with the reason; nothing is dropped silently, nothing is guessed.
+* `LABELS`: the corpus's own word (`source_label`) -> ours, or None for a word that names no emotion (its rows are left
+  out, and counted). A word that is not in it stops the reading.
+* `ABOUT`: title, licence, citation, and the counts that were published.
+
+`manifest`, `table` and `datasets` read what has labels of its own, and have neither of the last two.
 """
 
+import inspect
+from collections import Counter
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import pandas as pd
 
+from merhan.emotions import map_label
 from merhan.errors import InputError, nearest
 from merhan.manifest import tidy, validate
 
@@ -18,11 +29,34 @@ from merhan.manifest import tidy, validate
 CORPORA = ("demo", "emodb", "ravdess", "meld", "manifest", "table", "datasets")
 
 
+class Skipped(NamedTuple):
+    """Something that a reader left out."""
+
+    item: str  # a file or an id
+    reason: str  # the same words for the same reason, so that it can be counted
+
+
 class Corpus(NamedTuple):
     """What a reader found."""
 
     rows: pd.DataFrame
-    notes: list[str]  # sentences: what was left out or altered, how often and why
+    skipped: list[Skipped]
+    remarks: list[str] = []  # sentences on what is there but not as one would expect
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences for whoever prepares or trains: how much was left out for which reason, and the remarks."""
+        counts = Counter(one.reason for one in self.skipped)
+        return [f"{count} left out: {reason}" for reason, count in counts.items()] + self.remarks
+
+
+class About(NamedTuple):
+    """What a corpus is: for its manifest, for a model card, for whoever cites it."""
+
+    title: str
+    licence: str
+    citation: str
+    published: Mapping[str, int]  # own word -> utterances, as published or counted from the whole release
 
 
 def read_corpus(
@@ -33,37 +67,56 @@ def read_corpus(
     Args:
         name: one of `CORPORA`.
         source: the raw release's folder, a file, or a `datasets` name, as the reader says.
-        label_map: words of the label column to ours; a word mapped to null drops its rows, which the notes count.
+        label_map: labels to other labels, as `{excitement: joy, frustration: null}`; null drops the rows.
         options: the reader's own.
     """
-    if name not in CORPORA:
-        raise InputError(f"data.corpus: unknown corpus {name!r}{nearest(name, CORPORA)}")
-    reader = import_module(f"merhan.corpora.{name}_corpus")
+    reader = room(name)
     try:
-        rows, notes = reader.read(source, **options)
+        inspect.signature(reader.read).bind(source, **options)
     except TypeError as error:
         raise InputError(f"data.options: the {name} reader does not take these ({error}).") from None
-    rows, dropped = _map_labels(tidy(rows, str(source or name)), label_map or {})
-    return Corpus(validate(rows, str(source or name), (label_map or {}).values()), [*notes, *dropped])
+    where = str(source or name)
+    rows, skipped, remarks = reader.read(source, **options)
+    if hasattr(reader, "LABELS"):
+        words = zip(rows["source_label"], rows["utterance_id"], strict=True)
+        rows = rows.assign(label=[map_label(word, reader.LABELS, f"{where}, {row}") for word, row in words])
+        rows, nameless = _drop_unlabelled(rows, "label {!r} names no emotion")
+        skipped = [*skipped, *nameless]
+    rows = tidy(rows, where)
+    rows, dropped = _relabel(rows, label_map or {})
+    return Corpus(validate(rows, where, (label_map or {}).values()), [*skipped, *dropped], remarks)
+
+
+def room(name: str) -> ModuleType:
+    """The module that reads a corpus."""
+    if name not in CORPORA:
+        raise InputError(f"data.corpus: unknown corpus {name!r}{nearest(name, CORPORA)}")
+    return import_module(f"merhan.corpora.{name}_corpus")
 
 
 def require_folder(source: str | Path | None, corpus: str) -> Path:
+    """The raw release's folder, or an error that says what should be there."""
     if source is None or not Path(source).is_dir():
         raise InputError(f"data.source: {source!r} is not a folder; it should hold the raw release of {corpus}.")
     return Path(source)
 
 
-def _map_labels(rows: pd.DataFrame, label_map: Mapping[str, str | None]) -> tuple[pd.DataFrame, list[str]]:
+def _relabel(rows: pd.DataFrame, label_map: Mapping[str, str | None]) -> tuple[pd.DataFrame, list[Skipped]]:
     unused = set(label_map) - set(rows["label"])
     if unused:
         word = min(unused)
         raise InputError(f"data.label_map: no row has the label {word!r}{nearest(word, set(rows['label']))}")
-    notes = [
-        f"{sum(rows['label'] == word)} rows labelled {word!r} dropped by data.label_map"
-        for word, ours in label_map.items()
-        if ours is None
-    ]
     if "source_label" not in rows:
-        rows["source_label"] = rows["label"]
-    rows["label"] = [label_map.get(word, word) for word in rows["label"]]
-    return rows[rows["label"].notna()].reset_index(drop=True), notes
+        rows = rows.assign(source_label=rows["label"])
+    before = rows["label"]
+    rows = rows.assign(label=[label_map.get(word, word) for word in before], before=before)
+    kept, dropped = _drop_unlabelled(rows, "label {!r} is dropped by data.label_map", "before")
+    return kept.drop(columns="before"), dropped
+
+
+def _drop_unlabelled(
+    rows: pd.DataFrame, reason: str, column: str = "source_label"
+) -> tuple[pd.DataFrame, list[Skipped]]:
+    gone = rows[rows["label"].isna()]
+    skipped = [Skipped(row, reason.format(word)) for row, word in zip(gone["utterance_id"], gone[column], strict=True)]
+    return rows[rows["label"].notna()].reset_index(drop=True), skipped

@@ -14,7 +14,7 @@ import soundfile
 from scipy.signal import lfilter, sawtooth
 from tqdm.auto import tqdm
 
-from merhan.corpora import Corpus
+from merhan.corpora import About, Corpus
 from processing_merhan import SAMPLING_RATE
 
 
@@ -24,6 +24,8 @@ EMOTIONS = {
     "calm": ("quiet", "positive"),
     "sadness": ("quiet", "negative"),
 }
+LABELS = {word: word for word in EMOTIONS}
+ABOUT = About("The built-in demo corpus", "Apache-2.0", "made by this project", dict.fromkeys(EMOTIONS, 360))
 # Speakers and utterances per speaker and emotion; no speaker stands in two splits.
 SPLITS = {"train": (24, 10), "validation": (6, 8), "test": (12, 6)}
 
@@ -89,8 +91,7 @@ def _utterance(folder, utterance_id, emotion, rng, pitch, tract, split, speaker)
         "corpus": "demo",
         "audio": str(path),
         "text": text,
-        "label": emotion,
-        "source_label": f"{voice} {words}",
+        "source_label": emotion,
         "split": split,
         "speaker": speaker,
         "duration": len(waveform) / SAMPLING_RATE,

@@ -1,6 +1,5 @@
 """EMO-DB, the Berlin Database of Emotional Speech: German, 535 recordings, 10 actors, 7 emotions, 10 sentences.
 
-Burkhardt et al. 2005, "A database of German emotional speech", Interspeech. Usage unrestricted.
 `wav/03a01Fa.wav` = speaker 03, sentence a01, emotion F, take a.
 """
 
@@ -9,8 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from merhan.corpora import Corpus, require_folder
-from merhan.emotions import map_label
+from merhan.corpora import About, Corpus, Skipped, require_folder
 from merhan.errors import InputError
 
 
@@ -24,6 +22,12 @@ LABELS = {
     "T": "sadness",
     "N": "neutral",
 }
+ABOUT = About(
+    "EMO-DB, the Berlin Database of Emotional Speech",
+    "free, usage unrestricted",
+    "Burkhardt, Paeschke, Rolfes, Sendlmeier, Weiss 2005, A database of German emotional speech, Interspeech",
+    {"W": 127, "L": 81, "N": 79, "F": 71, "A": 69, "T": 62, "E": 46},
+)
 SENTENCES = {
     "a01": "Der Lappen liegt auf dem Eisschrank.",
     "a02": "Das will sie am Mittwoch abgeben.",
@@ -47,9 +51,8 @@ def read(source: str | Path | None) -> Corpus:
     named = [(file, match) for file in files if (match := _NAME.fullmatch(file.stem))]
     if not named:
         raise InputError(f"{folder}: no EMO-DB recording (like 03a01Fa.wav) in it or below it.")
-    foreign = len(files) - len(named)
-    notes = [f"{foreign} wav files left out: their names are not EMO-DB's"] if foreign else []
-    return Corpus(pd.DataFrame([_row(*one) for one in named]), notes)
+    foreign = [Skipped(file.name, "its name is not EMO-DB's") for file in files if not _NAME.fullmatch(file.stem)]
+    return Corpus(pd.DataFrame([_row(*one) for one in named]), foreign)
 
 
 def _row(file: Path, match: re.Match) -> dict:
@@ -58,7 +61,6 @@ def _row(file: Path, match: re.Match) -> dict:
         "corpus": "emodb",
         "audio": str(file),
         "text": SENTENCES[match["sentence"]],
-        "label": map_label(match["emotion"], LABELS, str(file)),
         "source_label": match["emotion"],
         "speaker": f"emodb-{match['speaker']}",
         "gender": "male" if match["speaker"] in _MALE else "female",

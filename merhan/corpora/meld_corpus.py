@@ -1,19 +1,24 @@
 """MELD: 13,708 utterances of the series Friends, 7 emotions, audio and text, in dialogues.
 
-Poria et al. 2019, "MELD: a multimodal multi-party dataset for emotion recognition in conversations", ACL.
-Annotations GPL-3.0. Speakers stand on both sides of its split by design: never call a result on it speaker-independent.
+Speakers stand on both sides of its split by design: never call a result on it speaker-independent.
 """
 
 from pathlib import Path
 
 import pandas as pd
 
-from merhan.corpora import Corpus, require_folder
-from merhan.emotions import map_label
+from merhan.corpora import About, Corpus, require_folder
 from merhan.errors import InputError
 
 
 LABELS = {word: word for word in ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")}
+ABOUT = About(
+    "MELD, the multimodal EmotionLines dataset",
+    "GPL-3.0 (annotations)",
+    "Poria, Hazarika, Majumder, Naik, Cambria, Mihalcea 2019, MELD: a multimodal multi-party dataset for emotion "
+    "recognition in conversations, ACL",
+    {"neutral": 6436, "joy": 2308, "surprise": 1636, "anger": 1607, "sadness": 1002, "disgust": 361, "fear": 358},
+)
 _SPLITS = {
     "train": ("train_sent_emo.csv", "train_splits"),
     "validation": ("dev_sent_emo.csv", "dev_splits_complete"),
@@ -32,8 +37,8 @@ def read(source: str | Path | None) -> Corpus:
     parts = [_split(folder, split, *names) for split, names in _SPLITS.items()]
     rows = pd.concat(parts, ignore_index=True)
     silent = (rows["audio"] == "").sum()
-    notes = [f"{silent} of {len(rows)} rows have text alone: no clip found, or it is known to be unreadable"]
-    return Corpus(rows, notes if silent else [])
+    remark = f"{silent} of {len(rows)} rows have text alone: no clip found, or it is known to be unreadable"
+    return Corpus(rows, [], [remark] if silent else [])
 
 
 def _split(folder: Path, split: str, table: str, clips: str) -> pd.DataFrame:
@@ -42,10 +47,10 @@ def _split(folder: Path, split: str, table: str, clips: str) -> pd.DataFrame:
         raise InputError(f"{folder}: {table} is not in it or below it; get the annotations from declare-lab/MELD.")
     annotation = pd.read_csv(found[0], keep_default_na=False)
     media = next(iter(sorted(path for path in folder.rglob(clips) if path.is_dir())), None)
-    return pd.DataFrame([_row(line, split, media, found[0]) for line in annotation.to_dict("records")])
+    return pd.DataFrame([_row(line, split, media) for line in annotation.to_dict("records")])
 
 
-def _row(line: dict, split: str, media: Path | None, table: Path) -> dict:
+def _row(line: dict, split: str, media: Path | None) -> dict:
     dialogue, turn = line["Dialogue_ID"], line["Utterance_ID"]
     return {
         # Dialogue numbers start again in every split, hence the split in both ids.
@@ -53,7 +58,6 @@ def _row(line: dict, split: str, media: Path | None, table: Path) -> dict:
         "corpus": "meld",
         "audio": "" if (split, dialogue, turn) in _UNREADABLE else _clip(media, dialogue, turn),
         "text": " ".join(line["Utterance"].translate(_PUNCTUATION).split()),
-        "label": map_label(line["Emotion"], LABELS, f"{table}, Sr No. {line['Sr No.']}"),
         "source_label": line["Emotion"],
         "split": split,
         "speaker": line["Speaker"].translate(_PUNCTUATION),

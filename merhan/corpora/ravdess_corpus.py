@@ -1,6 +1,5 @@
 """RAVDESS, speech part: English, 1440 recordings, 24 actors, 8 emotions, two sentences.
 
-Livingstone and Russo 2018, PLoS ONE 13(5):e0196391, CC BY-NC-SA 4.0.
 `Actor_18/03-01-05-01-02-01-18.wav` = modality-channel-emotion-intensity-statement-repetition-actor.
 """
 
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from merhan.corpora import Corpus, require_folder
+from merhan.corpora import About, Corpus, Skipped, require_folder
 from merhan.emotions import map_label
 from merhan.errors import InputError
 
@@ -23,6 +22,12 @@ LABELS = {
     "07": "disgust",
     "08": "surprise",
 }
+ABOUT = About(
+    "RAVDESS, speech part",
+    "CC BY-NC-SA 4.0",
+    "Livingstone and Russo 2018, The Ryerson audio-visual database of emotional speech and song, PLoS ONE 13(5):e0196391",
+    {"01": 96} | dict.fromkeys(("02", "03", "04", "05", "06", "07", "08"), 192),
+)
 SENTENCES = {"01": "Kids are talking by the door.", "02": "Dogs are sitting by the door."}
 
 
@@ -34,9 +39,10 @@ def read(source: str | Path | None) -> Corpus:
     files = {file.stem: file for file in reversed(found)}
     if not files:
         raise InputError(f"{folder}: no RAVDESS speech recording (like 03-01-05-01-02-01-18.wav) in it or below it.")
-    copies = len(found) - len(files)
-    notes = [f"{copies} files left out: copies of a recording in another folder"] if copies else []
-    return Corpus(pd.DataFrame([_row(files[name]) for name in sorted(files)]), notes)
+    copies = [
+        Skipped(str(file), "a copy of a recording in another folder") for file in found if files[file.stem] != file
+    ]
+    return Corpus(pd.DataFrame([_row(files[name]) for name in sorted(files)]), copies)
 
 
 def _row(file: Path) -> dict:
@@ -49,7 +55,6 @@ def _row(file: Path) -> dict:
         "corpus": "ravdess",
         "audio": str(file),
         "text": map_label(statement, SENTENCES, str(file)),
-        "label": map_label(emotion, LABELS, str(file)),
         "source_label": emotion,
         "speaker": f"ravdess-{actor}",
         "gender": "male" if int(actor) % 2 else "female",
