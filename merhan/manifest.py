@@ -21,19 +21,32 @@ OPTIONAL = (
     "session",
     "dialogue",
     "turn",  # order within the dialogue
+    "sentence",  # id of a sentence that several utterances share, where the corpus is read from a script
     "start",  # seconds within the recording
     "end",
     "duration",  # seconds
     "language",
     "gender",
-    "valence",
+    "valence",  # as the corpus gives it; the scale is the corpus's (ABOUT.scale)
     "arousal",
     "dominance",
-    "votes",
+    "votes",  # JSON object: our label, or the corpus's own word where it names no emotion -> number of raters
     "source_label",  # the corpus's own word
 )
 SPLITS = ("train", "validation", "test")
-_TEXT_COLUMNS = (*REQUIRED, "split", "speaker", "session", "dialogue", "language", "gender", "source_label")
+_TEXT_COLUMNS = (
+    *REQUIRED,
+    "split",
+    "speaker",
+    "session",
+    "dialogue",
+    "sentence",
+    "language",
+    "gender",
+    "votes",
+    "source_label",
+)
+_NUMBERS = ("turn", "start", "end", "duration", "valence", "arousal", "dominance")
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -92,7 +105,7 @@ def write_manifest(rows: pd.DataFrame, path: str | Path):
 
 
 def tidy(rows: pd.DataFrame, where: str) -> pd.DataFrame:
-    """One type per column: text is stripped and never null, `start`, `end`, `duration` and `turn` are numbers."""
+    """One type per column: text is stripped and never null, times, turns and dimensions are numbers."""
     missing = [column for column in REQUIRED if column not in rows]
     if missing:
         raise InputError(
@@ -102,10 +115,10 @@ def tidy(rows: pd.DataFrame, where: str) -> pd.DataFrame:
     rows = rows.reset_index(drop=True).copy()
     for column in set(_TEXT_COLUMNS) & set(rows):
         rows[column] = rows[column].fillna("").astype(str).str.strip()
-    for column in {"start", "end", "duration", "turn"} & set(rows):
+    for column in set(_NUMBERS) & set(rows):
         numbers = pd.to_numeric(rows[column], errors="coerce")
         filled = ~rows[column].isin(["", None]) & rows[column].notna()
-        _refuse(where, rows, numbers.isna() & filled, f"{column} is not a number", "write seconds, or leave it empty")
+        _refuse(where, rows, numbers.isna() & filled, f"{column} is not a number", "write a number, or leave it empty")
         rows[column] = numbers
     return rows
 

@@ -26,7 +26,15 @@ from merhan.errors import InputError, nearest
 from merhan.manifest import tidy, validate
 
 
-CORPORA = ("demo", "emodb", "ravdess", "meld", "manifest", "table", "datasets")
+CORPORA = (
+    "demo",
+    "emodb",
+    "ravdess",
+    "meld",
+    "manifest",
+    "table",
+    "datasets",
+)
 
 
 class Skipped(NamedTuple):
@@ -57,6 +65,7 @@ class About(NamedTuple):
     licence: str
     citation: str
     published: Mapping[str, int]  # own word -> utterances, as published or counted from the whole release
+    scale: tuple[float, float] | None = None  # of valence, arousal and dominance, where the corpus has them
 
 
 def read_corpus(

@@ -64,5 +64,6 @@ def _row(file: Path, match: re.Match) -> dict:
         "source_label": match["emotion"],
         "speaker": f"emodb-{match['speaker']}",
         "gender": "male" if match["speaker"] in _MALE else "female",
+        "sentence": f"emodb-{match['sentence']}",
         "language": "de",
     }

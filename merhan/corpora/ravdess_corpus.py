@@ -25,7 +25,8 @@ LABELS = {
 ABOUT = About(
     "RAVDESS, speech part",
     "CC BY-NC-SA 4.0",
-    "Livingstone and Russo 2018, The Ryerson audio-visual database of emotional speech and song, PLoS ONE 13(5):e0196391",
+    "Livingstone and Russo 2018, The Ryerson audio-visual database of emotional speech and song (RAVDESS), PLoS ONE "
+    "13(5):e0196391",
     {"01": 96} | dict.fromkeys(("02", "03", "04", "05", "06", "07", "08"), 192),
 )
 SENTENCES = {"01": "Kids are talking by the door.", "02": "Dogs are sitting by the door."}
@@ -58,5 +59,6 @@ def _row(file: Path) -> dict:
         "source_label": emotion,
         "speaker": f"ravdess-{actor}",
         "gender": "male" if int(actor) % 2 else "female",
+        "sentence": f"ravdess-{statement}",
         "language": "en",
     }
