@@ -14,7 +14,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from merhan.dataset import load_rows
+from merhan.dataset import load_data
 from merhan.errors import InputError, exits_cleanly
 from merhan.evaluation import evaluate_split, load_checkpoint
 from merhan.recipe import DataRecipe, load_recipe
@@ -26,7 +26,7 @@ def main():
     arguments = parse()
     data = data_of(arguments)
     model, processor = load_checkpoint(arguments.checkpoint)
-    rows, protocol, notes = load_rows(data, model.config.modalities, only=arguments.split)
+    rows, protocol, notes = load_data(data, model.config.modalities, only=arguments.split)
     folder = Path(arguments.output_dir or default_folder(arguments.checkpoint))
     for note in notes:
         print(f"note: {note}")

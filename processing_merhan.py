@@ -55,7 +55,7 @@ def load_audio(
     """Decode anything that holds sound into what the model reads.
 
     Args:
-        source, start, end: as in [`read_audio`].
+        source, start, end: as in [`decode_audio`].
         min_seconds: shorter sound gets zeros behind it (SpecAugment of wav2vec2 needs 0.2 s, its convolutions 25 ms).
         max_seconds: of longer sound the middle is kept: leading and trailing silence is the first to go.
 
@@ -63,7 +63,7 @@ def load_audio(
         `(samples,)` float32, mono, 16 kHz, mean removed.
 
     Raises:
-        AudioError: as [`read_audio`].
+        AudioError: as [`decode_audio`].
     """
     waveform, rate = read_audio(source, start, end)
     if rate != SAMPLING_RATE:
@@ -74,7 +74,15 @@ def load_audio(
 def read_audio(
     source: str | os.PathLike | bytes | Mapping[str, Any], start: float | None = None, end: float | None = None
 ) -> tuple[np.ndarray, int]:
-    """Decode sound as it stands: `(samples,)` float32, the mean of its channels, and its rate.
+    """Decode sound as it stands: `(samples,)` float32, the mean of its channels, and its rate. See [`decode_audio`]."""
+    waveform, rate = decode_audio(source, start, end)
+    return waveform.mean(axis=0, dtype=np.float32), rate
+
+
+def decode_audio(
+    source: str | os.PathLike | bytes | Mapping[str, Any], start: float | None = None, end: float | None = None
+) -> tuple[np.ndarray, int]:
+    """Decode sound as it stands: `(channels, samples)` float32 and its rate.
 
     Args:
         source: a path or the bytes of a file (wav, flac, ogg, mp3 by soundfile; mp4, m4a, webm and whatever else FFmpeg
@@ -95,7 +103,7 @@ def read_audio(
         raise AudioError(f"{name}: holds 0 samples{_span(start, end)}; remove it from the manifest or record it again.")
     if not np.isfinite(waveform).all():
         raise AudioError(f"{name}: holds NaN or infinite samples; write it again from its source.")
-    return waveform.mean(axis=0, dtype=np.float32), rate
+    return waveform, rate
 
 
 def _name(source: Any) -> str:
@@ -415,4 +423,11 @@ def _utterances(audio: Any, text: Any, speaker: Any, context: Any) -> list[dict[
 
 MerhanProcessor.register_for_auto_class()
 
-__all__ = ["AudioError", "EmotionRecognitionPipeline", "MerhanProcessor", "load_audio", "read_audio"]
+__all__ = [
+    "AudioError",
+    "EmotionRecognitionPipeline",
+    "MerhanProcessor",
+    "decode_audio",
+    "load_audio",
+    "read_audio",
+]

@@ -15,8 +15,9 @@ from accelerate import PartialState
 from transformers import set_seed
 
 from merhan.building import build_model, build_processor
-from merhan.dataset import EmotionDataset, load_rows
+from merhan.dataset import EmotionDataset, load_data
 from merhan.errors import exits_cleanly
+from merhan.provenance import histories
 from merhan.publishing import export, publish
 from merhan.recipe import load_recipe
 from merhan.run import check_run, evaluate_run, farewell, open_run
@@ -29,7 +30,7 @@ def main():
     recipe = load_recipe(arguments.config, arguments.set)
     check_run(recipe, arguments.resume, arguments.overwrite)
     modalities = recipe.model.modalities
-    rows, protocol, notes = load_rows(recipe.data, modalities)
+    rows, protocol, notes = load_data(recipe.data, modalities, histories=histories(recipe.model))
     parts = dict(list(rows.groupby("split")))
     labels = sorted(parts["train"]["label"].unique())
     set_seed(recipe.seed)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,8 +12,9 @@ from torchaudio.functional import speed
 from tqdm.auto import tqdm
 
 from merhan.corpora import read_corpus
-from merhan.doctor import measure, segment
 from merhan.errors import InputError
+from merhan.inspection import measure, segment
+from merhan.leaks import audit, require_accepted
 from merhan.protocols import split
 from merhan.recipe import DataRecipe
 from processing_merhan import SAMPLING_RATE, MerhanProcessor
@@ -22,22 +23,37 @@ from processing_merhan import SAMPLING_RATE, MerhanProcessor
 SPEEDS = (0.9, 1.0, 1.1)  # Ko et al. 2015, "Audio augmentation for speech recognition", Interspeech
 
 
-def load_rows(
-    recipe: DataRecipe, modalities: Sequence[str], only: str | None = None
-) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
-    """A recipe's data: every row with its split and duration, the protocol, and sentences about what was left out.
+class Data(NamedTuple):
+    """What a run reads."""
+
+    rows: pd.DataFrame  # every row with its split and duration
+    protocol: dict[str, Any]  # name, version, hash, fold, folds, and the leaks that were accepted
+    notes: list[str]  # sentences about what was left out
+
+
+def load_data(
+    recipe: DataRecipe, modalities: Sequence[str], only: str | None = None, histories: Mapping[str, Any] | None = None
+) -> Data:
+    """Read, split and check a recipe's data.
 
     Args:
         modalities: what the model is to read; rows that have none of it are left out, recordings are checked if it
             reads sound.
-        only: one split, for an evaluation; without it all three must be there.
+        only: one split, for an evaluation; without it all three must be there, and are audited for leaks.
+        histories: initial weights -> their provenance, for the audit.
     """
     where = str(recipe.source or recipe.corpus)
     corpus = read_corpus(recipe.corpus, recipe.source, recipe.label_map, **recipe.options)
     rows, protocol = split(corpus.rows, recipe.protocol, recipe.fold, only)
     rows, left_out = readable(rows, modalities, where)
-    rows = measure(rows, where) if "audio" in modalities else rows.assign(duration=rows.get("duration", 0.0))
-    return rows, protocol, [*corpus.notes, *left_out]
+    rows, facts = (
+        measure(rows, where) if "audio" in modalities else (rows.assign(duration=rows.get("duration", 0.0)), [])
+    )
+    if only is None:
+        leaks = audit(rows, modalities, facts, histories)
+        require_accepted(leaks, recipe.accept_leaks)
+        protocol["accepted_leaks"] = [str(leak) for leak in leaks]
+    return Data(rows, protocol, [*corpus.notes, *left_out])
 
 
 class EmotionDataset(Dataset):

@@ -37,8 +37,8 @@ def split(
         The rows, and what identifies the protocol: `name, version, hash, fold, folds`.
 
     Raises:
-        InputError: unknown protocol, counts other than the protocol's, an empty split, a label of validation or test
-            that train lacks, or a speaker on two sides where the protocol forbids it.
+        InputError: unknown protocol, counts other than the protocol's, an empty split, or a label of validation or test
+            that train lacks. (What leaks between splits is the auditor's business, merhan/leaks.py.)
     """
     spec = _load(protocol, rows)
     rows = rows.copy()
@@ -52,7 +52,7 @@ def split(
             "set data.protocol, as `leave-one-out:speaker`."
         )
     _check_counts(rows, spec)
-    _check_splits(rows, spec, (only,) if only else SPLITS)
+    _check_splits(rows, (only,) if only else SPLITS)
     digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
     name = {"name": spec["name"], "version": spec["version"], "hash": digest}
     return rows, name | ({"fold": fold, "folds": len(spec["folds"])} if "folds" in spec else {})
@@ -83,7 +83,6 @@ def _leave_one_out(rows: pd.DataFrame, column: str) -> dict[str, Any]:
         "name": f"leave-one-out:{column}",
         "version": 1,
         "group": column,
-        "speaker_disjoint": column == "speaker",
         "folds": [[group] for group in groups],
     }
 
@@ -120,15 +119,13 @@ def _check_counts(rows: pd.DataFrame, spec: Mapping[str, Any]):
             )
 
 
-def _check_splits(rows: pd.DataFrame, spec: Mapping[str, Any], needed: Sequence[str]):
+def _check_splits(rows: pd.DataFrame, needed: Sequence[str]):
     present = {name: rows[rows["split"] == name] for name in SPLITS}
     if empty := [name for name in needed if name not in present or present[name].empty]:
         there = ", ".join(f"{name} {len(part)}" for name, part in present.items())
         raise InputError(f"data: the {' and '.join(empty)} split is empty (rows: {there}); fill the `split` column.")
     if needed == SPLITS:
         _check_labels(present)
-    if spec.get("speaker_disjoint"):
-        _check_disjoint(present, "speaker", spec["name"])
 
 
 def _check_labels(present: Mapping[str, pd.DataFrame]):
@@ -141,9 +138,3 @@ def _check_labels(present: Mapping[str, pd.DataFrame]):
                 f"data: label {first['label']!r} of the {name} split ({first['utterance_id']!r}, {len(unseen)} rows in "
                 f"all) is absent from train; a model cannot learn it. Move rows, or drop it with data.label_map."
             )
-
-
-def _check_disjoint(present: Mapping[str, pd.DataFrame], column: str, protocol: str, pairs: Sequence = ()):
-    for one, other in pairs or (("train", "validation"), ("train", "test"), ("validation", "test")):
-        if shared := set(present[one][column]) & set(present[other][column]):
-            raise InputError(f"data: {protocol} forbids {column} {min(shared)!r} in both {one} and {other}.")

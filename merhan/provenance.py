@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from merhan.recipe import Recipe
+from merhan.recipe import ModelRecipe, Recipe
 
 
 PACKAGES = (
@@ -39,8 +39,8 @@ def provenance(recipe: Recipe, rows: pd.DataFrame, protocol: dict[str, Any]) -> 
         "protocol": protocol,
         "data": _data(rows),
         "initial_weights": {
-            "audio": _origin(recipe.model.audio_backbone),
-            "text": _origin(recipe.model.text_backbone),
+            "audio": _origin("model.audio_backbone", recipe.model.audio_backbone, recipe.model),
+            "text": _origin("model.text_backbone", recipe.model.text_backbone, recipe.model),
         },
     }
 
@@ -55,8 +55,10 @@ def write_json(path: Path, content: Any):
 def _data(rows: pd.DataFrame) -> dict[str, Any]:
     columns = ["utterance_id", "text", "label", "split"]
     content = rows[columns].sort_values("utterance_id").to_csv(index=False)
+    nameless = rows["speaker"] == "" if "speaker" in rows else pd.Series(True, rows.index)
     return {
         "corpora": sorted(rows["corpus"].unique()),
+        "corpora_without_speakers": sorted(rows["corpus"][nameless].unique()),
         "fingerprint": hashlib.sha256(content.encode()).hexdigest()[:16],
         "splits": {name: len(part) for name, part in rows.groupby("split")},
         "speakers": {name: sorted(part["speaker"].unique()) for name, part in rows.groupby("split")}
@@ -65,12 +67,18 @@ def _data(rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _origin(backbone: str | None) -> Any:
-    """What is known of a backbone's own history: a local checkpoint of ours brings its record along."""
-    if backbone is None or not Path(backbone).is_dir():
-        return backbone
-    record = Path(backbone) / "provenance.json"
-    return json.loads(record.read_text()) if record.is_file() else Path(backbone).name
+def histories(recipe: ModelRecipe) -> dict[str, Any]:
+    """What is known of the initial weights' own training: a local checkpoint of ours brings its record along."""
+    known = {}
+    for key, name in (("model.audio_backbone", recipe.audio_backbone), ("model.text_backbone", recipe.text_backbone)):
+        record = Path(name or "") / "provenance.json"
+        if name and record.is_file():
+            known[key] = json.loads(record.read_text())
+    return known
+
+
+def _origin(key: str, backbone: str | None, recipe: ModelRecipe) -> Any:
+    return histories(recipe).get(key) or (Path(backbone).name if backbone and Path(backbone).is_dir() else backbone)
 
 
 def _commit() -> str | None:

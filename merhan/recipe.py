@@ -27,6 +27,7 @@ class DataRecipe:
     label_map: dict[str, Any] = field(default_factory=dict)  # the label column's words -> ours, null drops the rows
     protocol: str | None = None  # configs/protocols, or leave-one-out:<column>; null = the manifest's `split`
     fold: int = 0  # which fold is tested, from 0
+    accept_leaks: list[str] = field(default_factory=list)  # kinds of leak to train in spite of, see merhan/leaks.py
     min_seconds: float = 0.5  # shorter sound gets zeros behind it
     max_seconds: float | None = 12.0  # of longer sound the middle is kept
     max_tokens: int = 128  # bound on the text; cuts the context, never the current turn

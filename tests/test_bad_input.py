@@ -33,7 +33,7 @@ def folder(tmp_path) -> Path:
                 "utterance_id": f"u{number}",
                 "corpus": "own",
                 "audio": f"{number}.wav",
-                "text": "a word",
+                "text": f"word {number}",
                 "label": label,
                 "split": split,
                 "speaker": f"s{number}",

@@ -14,8 +14,8 @@ from merhan import cli
 from merhan.corpora import read_corpus
 from merhan.corpora.demo_corpus import EMOTIONS, SPLITS
 from merhan.dataset import context_of
-from merhan.doctor import measure
 from merhan.errors import InputError
+from merhan.inspection import measure
 from merhan.manifest import read_manifest, write_manifest
 from merhan.protocols import split
 from processing_merhan import load_audio
@@ -34,7 +34,7 @@ def test_emodb(corpora):
     assert rows["speaker"].value_counts().sort_index().tolist() == speakers
     assert rows["text"].nunique() == 10
     assert set(rows.loc[rows["gender"] == "male", "speaker"].str[-2:]) == {"03", "10", "11", "12", "15"}
-    assert measure(rows.head(20), "emodb")["duration"].between(1, 9).all()
+    assert measure(rows.head(20), "emodb")[0]["duration"].between(1, 9).all()
 
 
 def test_ravdess(corpora):
@@ -48,7 +48,7 @@ def test_ravdess(corpora):
     copies = rows.set_index("utterance_id").loc[originals["utterance_id"]]
     assert copies["label"].tolist() == originals["label"].tolist()
     np.testing.assert_allclose(
-        measure(originals, "a")["duration"], measure(copies.reset_index(), "b")["duration"], atol=1e-3
+        measure(originals, "a")[0]["duration"], measure(copies.reset_index(), "b")[0]["duration"], atol=1e-3
     )
 
 
@@ -257,7 +257,7 @@ def test_a_datasets_data_set(tmp_path, tone):
     found = read_corpus("datasets", tmp_path / "saved", columns=columns).rows
     assert found["split"].tolist() == ["train"] * 2 + ["validation"] * 2 + ["test"] * 2
     assert found["label"].tolist() == ["anger", "joy"] * 3
-    assert measure(found, "x")["duration"].tolist() == [1.0] * 6
+    assert measure(found, "x")[0]["duration"].tolist() == [1.0] * 6
     with pytest.raises(InputError, match="no column 'emotoin'"):
         read_corpus("datasets", tmp_path / "saved", columns={**columns, "label": "emotoin"})
     with pytest.raises(InputError, match="cannot be loaded"):
@@ -288,14 +288,14 @@ def test_manifest_round_trip(suffix, demo, tmp_path):
     shutil.move(tmp_path / "deep", tmp_path / "moved")
     with pytest.raises(InputError):
         measure(read_manifest(tmp_path / "moved" / path.name, root=tmp_path), "moved")
-    assert measure(read_manifest(tmp_path / "moved" / path.name), "moved")["duration"].all(), "paths are relative"
+    assert measure(read_manifest(tmp_path / "moved" / path.name), "moved")[0]["duration"].all(), "paths are relative"
 
 
 def test_start_and_end_cut_utterances_out_of_a_recording(tmp_path, tone):
     tone("long.wav", seconds=3.0)
     lines = ["utterance_id,corpus,audio,text,label,start,end", "a,own,long.wav,,joy,0.5,1.5", "b,own,long.wav,,joy,,"]
     (tmp_path / "m.csv").write_text("\n".join(lines))
-    assert measure(read_manifest(tmp_path / "m.csv"), "m")["duration"].tolist() == [1.0, 3.0]
+    assert measure(read_manifest(tmp_path / "m.csv"), "m")[0]["duration"].tolist() == [1.0, 3.0]
 
 
 def test_prepare_writes_a_manifest(tmp_path, capsys):

@@ -294,7 +294,7 @@ def test_outputs_beside_the_logits_stay_out_of_predictions(demo, trained_like, p
 RECIPE = """
 run_name: tiny
 output_dir: {output}
-data: {{corpus: demo, source: {source}, options: {{scale: 0.1}}, max_seconds: 2.0}}
+data: {{corpus: demo, source: {source}, options: {{scale: 0.1}}, max_seconds: 2.0, accept_leaks: [text]}}
 model:
   audio_backbone: tiny
   text_backbone: tiny
