@@ -26,7 +26,7 @@ def main():
     arguments = parse()
     data = data_of(arguments)
     model, processor = load_checkpoint(arguments.checkpoint)
-    rows, protocol, notes = load_data(data, model.config.modalities, only=arguments.split)
+    rows, protocol, notes, _ = load_data(data, model.config.modalities, only=arguments.split)
     folder = Path(arguments.output_dir or default_folder(arguments.checkpoint))
     for note in notes:
         print(f"note: {note}")

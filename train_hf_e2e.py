@@ -17,6 +17,7 @@ from transformers import set_seed
 from merhan.building import build_model, build_processor
 from merhan.dataset import EmotionDataset, load_data
 from merhan.errors import exits_cleanly
+from merhan.leaks import require_accepted
 from merhan.provenance import histories
 from merhan.publishing import export, publish
 from merhan.recipe import load_recipe
@@ -30,7 +31,8 @@ def main():
     recipe = load_recipe(arguments.config, arguments.set)
     check_run(recipe, arguments.resume, arguments.overwrite)
     modalities = recipe.model.modalities
-    rows, protocol, notes = load_data(recipe.data, modalities, histories=histories(recipe.model))
+    rows, protocol, notes, leaks = load_data(recipe.data, modalities, histories=histories(recipe.model))
+    require_accepted(leaks, recipe.data.accept_leaks)
     parts = dict(list(rows.groupby("split")))
     labels = sorted(parts["train"]["label"].unique())
     set_seed(recipe.seed)
@@ -43,7 +45,7 @@ def main():
     )
 
     folder = open_run(recipe, rows, protocol, arguments.resume, arguments.overwrite)
-    for note in notes:
+    for note in [*notes, *(f"accepted leak: {leak}" for leak in leaks)]:
         print(f"note: {note}")
     for number, stage in enumerate(recipe.stages):
         model = train_stage(

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from merhan.corpora import read_corpus
 from merhan.errors import InputError
 from merhan.inspection import measure, segment
-from merhan.leaks import audit, require_accepted
+from merhan.leaks import Leak, audit
 from merhan.protocols import split
 from merhan.recipe import DataRecipe
 from processing_merhan import SAMPLING_RATE, MerhanProcessor
@@ -27,8 +27,9 @@ class Data(NamedTuple):
     """What a run reads."""
 
     rows: pd.DataFrame  # every row with its split and duration
-    protocol: dict[str, Any]  # name, version, hash, fold, folds, and the leaks that were accepted
+    protocol: dict[str, Any]  # name, version, hash, fold, folds, and what leaks all the same
     notes: list[str]  # sentences about what was left out
+    leaks: list[Leak]  # what the splits share
 
 
 def load_data(
@@ -44,16 +45,14 @@ def load_data(
     """
     where = str(recipe.source or recipe.corpus)
     corpus = read_corpus(recipe.corpus, recipe.source, recipe.label_map, **recipe.options)
-    rows, protocol = split(corpus.rows, recipe.protocol, recipe.fold, only)
+    rows, protocol, by_protocol = split(corpus.rows, recipe.protocol, recipe.fold, only)
     rows, left_out = readable(rows, modalities, where)
     rows, facts = (
         measure(rows, where) if "audio" in modalities else (rows.assign(duration=rows.get("duration", 0.0)), [])
     )
-    if only is None:
-        leaks = audit(rows, modalities, facts, histories)
-        require_accepted(leaks, recipe.accept_leaks)
-        protocol["accepted_leaks"] = [str(leak) for leak in leaks]
-    return Data(rows, protocol, [*corpus.notes, *left_out])
+    leaks = [] if only else audit(rows, modalities, facts, histories)
+    protocol["leaks"] = [str(leak) for leak in leaks]
+    return Data(rows, protocol, [*corpus.notes, *by_protocol, *left_out], leaks)
 
 
 class EmotionDataset(Dataset):

@@ -15,6 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from merhan.errors import InputError, nearest
 from merhan.inspection import Facts
+from merhan.manifest import in_split
 
 
 KINDS = ("speaker", "session", "dialogue", "take", "audio", "text", "label-in-text", "validation", "weights")
@@ -66,22 +67,22 @@ def audit(
     if len(facts):
         found += _copies(rows, facts)
     if "text" in modalities:
-        found += _shared(rows, "text", _normalised(rows["text"]), lambda value: f"as {value!r}")
+        found += _shared(rows, "text", normalised(rows["text"]), lambda value: f"as {value!r}")
         found += _giveaways(rows)
     found += _same_rows(rows)
     return found + _trained_before(rows, histories or {})
 
 
-def require_accepted(leaks: Sequence[Leak], accepted: Sequence[str]):
-    """Stop at a leak that the recipe does not name, by its kind (`speaker`) or kind and side (`speaker:validation`).
-
-    Raises:
-        InputError: names every leak, and how to accept or avoid it.
-    """
+def unaccepted(leaks: Sequence[Leak], accepted: Sequence[str]) -> list[Leak]:
+    """Leaks that nobody named, by kind (`speaker`) or by kind and side (`speaker:validation`)."""
     if unknown := [name for name in accepted if name.partition(":")[0] not in KINDS]:
         raise InputError(f"data.accept_leaks: unknown leak {unknown[0]!r}{nearest(unknown[0], KINDS)}")
-    refused = [leak for leak in leaks if not {leak.kind, f"{leak.kind}:{leak.sides[1]}"} & set(accepted)]
-    if refused:
+    return [leak for leak in leaks if not {leak.kind, f"{leak.kind}:{leak.sides[1]}"} & set(accepted)]
+
+
+def require_accepted(leaks: Sequence[Leak], accepted: Sequence[str]):
+    """Stop at leaks that the recipe does not accept; the error names each, and how to accept or avoid it."""
+    if refused := unaccepted(leaks, accepted):
         kinds = ", ".join(dict.fromkeys(leak.kind for leak in refused))
         raise InputError(
             f"data: the splits leak. {'. '.join(map(str, refused))}. Split otherwise (data.protocol), or accept it "
@@ -93,8 +94,8 @@ def _shared(rows: pd.DataFrame, kind: str, keys: pd.Series, words: Callable[[str
     """Values of a key that stand in both splits of a pair; empty values are nobody's."""
     found = []
     for one, other in PAIRS:
-        known = set(keys[rows["split"] == one]) - {""}
-        side = keys[rows["split"] == other]
+        known = set(keys[in_split(rows, one)]) - {""}
+        side = keys[in_split(rows, other)]
         touched = side[side.isin(known)]
         if len(touched):
             example = f"{words(touched.iloc[0])} is also in {one}"
@@ -102,7 +103,7 @@ def _shared(rows: pd.DataFrame, kind: str, keys: pd.Series, words: Callable[[str
     return found
 
 
-def _normalised(texts: pd.Series) -> pd.Series:
+def normalised(texts: pd.Series) -> pd.Series:
     """Words alone: lower case, without punctuation, single spaces."""
     return texts.str.casefold().str.replace(r"[^\w\s]", "", regex=True).str.split().str.join(" ")
 
@@ -118,7 +119,7 @@ def _copies(rows: pd.DataFrame, facts: Sequence[Facts | None]) -> list[Leak]:
     heard = np.array([one is not None for one in facts])
     found = []
     for one, other in PAIRS:
-        left, right = (np.flatnonzero(heard & (rows["split"] == name).to_numpy()) for name in (one, other))
+        left, right = (np.flatnonzero(heard & in_split(rows, name).to_numpy()) for name in (one, other))
         if not (len(left) and len(right)):
             continue
         known = NearestNeighbors(n_neighbors=1).fit(np.stack([facts[row].fingerprint for row in left]))
@@ -143,14 +144,14 @@ def _giveaways(rows: pd.DataFrame) -> list[Leak]:
     The sentence's id counts where a corpus has one (MEAD's emotion-specific sentences have no text in the archive),
     else its words. Three occurrences by two speakers make a pattern.
     """
-    sentence = _normalised(rows["text"])
+    sentence = normalised(rows["text"])
     if "sentence" in rows:
         sentence = sentence.mask(rows["sentence"] != "", rows["sentence"])
     train = rows.assign(sentence=sentence)[(rows["split"] == "train") & (sentence != "")]
     speaker = "speaker" if "speaker" in rows else "utterance_id"
     table = train.groupby("sentence").agg(n=("label", "size"), labels=("label", "nunique"), voices=(speaker, "nunique"))
     telling = set(table[(table["n"] >= 3) & (table["voices"] >= 2) & (table["labels"] == 1)].index)
-    side = rows["split"] == "test"
+    side = in_split(rows, "test")
     touched = rows[side & sentence.isin(telling)]
     # A few sentences are said in one mood only by chance; a tenth of the test set is no chance.
     if len(touched) < 0.1 * max(side.sum(), 1):
@@ -164,7 +165,7 @@ def _same_rows(rows: pd.DataFrame) -> list[Leak]:
     """Validation rows that are test rows: then the best epoch is chosen on test."""
     columns = [column for column in ("audio", "start", "end", "text") if column in rows]
     keys = rows[columns].astype(str).agg("\0".join, axis=1)
-    tested = set(keys[rows["split"] == "test"])
+    tested = set(keys[in_split(rows, "test")])
     side = rows[rows["split"] == "validation"]
     touched = side[keys[side.index].isin(tested)]
     # A few equal rows are the text or audio check's business; this one is about the same set under two names.
@@ -176,7 +177,7 @@ def _same_rows(rows: pd.DataFrame) -> list[Leak]:
 
 def _trained_before(rows: pd.DataFrame, histories: Mapping[str, Any]) -> list[Leak]:
     """Initial weights whose own record names the corpora or the speakers that are tested here."""
-    side = rows[rows["split"] == "test"]
+    side = rows[in_split(rows, "test")]
     found = []
     for name, history in histories.items():
         corpora, speakers = _seen(history)

@@ -33,7 +33,7 @@ OPTIONAL = (
     "votes",  # JSON object: our label, or the corpus's own word where it names no emotion -> number of raters
     "source_label",  # the corpus's own word
 )
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test")  # and test-<name>, where there are several test sets
 _TEXT_COLUMNS = (
     *REQUIRED,
     "split",
@@ -142,8 +142,14 @@ def validate(rows: pd.DataFrame, where: str, extra_labels: Iterable[str] = ()) -
         remedy = f"map it with `data.label_map`{nearest(word, known)}"
         _refuse(where, rows, unknown, f"label {word!r} is not in the vocabulary", remedy)
     if "split" in rows:
-        _refuse(where, rows, ~rows["split"].isin(["", *SPLITS]), "unknown split", f"write {', '.join(SPLITS)}")
+        known = rows["split"].isin(["", *SPLITS]) | rows["split"].str.match(r"test-[\w-]+$")
+        _refuse(where, rows, ~known, "unknown split", f"write {', '.join(SPLITS)} (or test-<name>)")
     return rows
+
+
+def in_split(rows: pd.DataFrame, name: str) -> pd.Series:
+    """Which rows are of a split; `test` covers every test set."""
+    return (rows["split"] == name) | rows["split"].str.startswith(f"{name}-")
 
 
 def _refuse(where: str, rows: pd.DataFrame, bad: pd.Series, problem: str, remedy: str):

@@ -1,71 +1,93 @@
 """Named splits with asserted counts, as data: `configs/protocols/*.yaml`.
 
-A protocol either cuts the corpus into folds of groups (speakers, sessions), one for test and the next for validation,
-or takes the corpus's own split. Validation and test are never the same rows.
+A protocol says which labels count (and what is merged), whether some rows are left out, and how the rest is split:
+into folds of groups (one for test, the next for validation), or as the corpus itself has it. Its counts are asserted,
+and its hash goes into every result, so that two numbers can be compared by machine.
+
+    name, version     what results are stamped with
+    corpus            whose rows it is for
+    label_column      a column to take as label in place of the emotion (sentiment)
+    label_map         labels to merge, as {excitement: joy}
+    labels            the labels that count; rows with another one are left out, and counted
+    keep              column -> regular expression that must be found in it; other rows are left out, and counted
+    leave_out         utterance id -> why (clips that are known to be wrong)
+    group, folds      the folds, as lists of groups; or
+    split: official   the manifest's own split
+    counts            label -> rows, or split -> label -> rows; group_counts: group -> label -> rows
+    published         who reported on exactly this; weaker: who reported on something weaker, and how
 """
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from omegaconf import OmegaConf
 
 import modeling_merhan
 from merhan.errors import InputError, nearest
-from merhan.manifest import SPLITS
+from merhan.manifest import SPLITS, in_split
 
 
 FOLDER = Path(modeling_merhan.__file__).parent / "configs" / "protocols"
+_NOT_HASHED = ("published", "weaker")  # what others reported does not change what is measured
 
 
-def split(
-    rows: pd.DataFrame, protocol: str | None, fold: int, only: str | None = None
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+class Split(NamedTuple):
+    """Rows with their splits, under a protocol."""
+
+    rows: pd.DataFrame
+    protocol: dict[str, Any]  # name, version, hash, and fold and folds where there are any
+    notes: list[str]  # sentences about what the protocol leaves out
+
+
+def split(rows: pd.DataFrame, protocol: str | None, fold: int, only: str | None = None) -> Split:
     """Give every row its split.
 
     Args:
         rows: a manifest.
-        protocol: a name in `configs/protocols`, or `leave-one-out:<column>` for folds of one group each in sorted
-            order, or `None` for the manifest's own `split` column.
+        protocol: a name in `configs/protocols`; `loso:<column>` for folds of one group each in sorted order (speaker,
+            session, ...); `loco` to leave one corpus out; None for the manifest's own `split` column.
         fold: which fold is tested, from 0; the next one (cyclically) is for validation.
         only: one split that is needed; by default all three are. A manifest without splits is then all of that split.
-
-    Returns:
-        The rows, and what identifies the protocol: `name, version, hash, fold, folds`.
 
     Raises:
         InputError: unknown protocol, counts other than the protocol's, an empty split, or a label of validation or test
             that train lacks. (What leaks between splits is the auditor's business, merhan/leaks.py.)
     """
-    spec = _load(protocol, rows)
-    rows = rows.copy()
+    spec = load_protocol(protocol, rows)
+    rows, notes = _select(rows, spec)
     if "folds" in spec:
-        rows["split"] = _by_fold(rows, spec, fold)
+        rows = rows.assign(split=_by_fold(rows, spec, fold))
     elif only and ("split" not in rows or (rows["split"] == "").all()):
-        rows["split"] = only
+        rows = rows.assign(split=only)
     elif "split" not in rows or (rows["split"] == "").any():
         raise InputError(
             "data: some rows have no split; fill the manifest's `split` column with train, validation and test, or "
-            "set data.protocol, as `leave-one-out:speaker`."
+            "set data.protocol, as `loso:speaker`."
         )
     _check_counts(rows, spec)
     _check_splits(rows, (only,) if only else SPLITS)
-    digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
-    name = {"name": spec["name"], "version": spec["version"], "hash": digest}
-    return rows, name | ({"fold": fold, "folds": len(spec["folds"])} if "folds" in spec else {})
+    identity = {"name": spec["name"], "version": spec["version"], "hash": fingerprint(spec)}
+    folds = {"fold": fold, "folds": len(spec["folds"])} if "folds" in spec else {}
+    return Split(rows, identity | folds, notes)
 
 
-def _load(protocol: str | None, rows: pd.DataFrame) -> dict[str, Any]:
+def load_protocol(protocol: str | None, rows: pd.DataFrame) -> dict[str, Any]:
+    """What a protocol says, for these rows."""
     if protocol is None:
         return {"name": "manifest-split", "version": 1}
-    if protocol.startswith("leave-one-out:"):
-        return _leave_one_out(rows, protocol.removeprefix("leave-one-out:"))
+    if protocol == "loco":
+        return _leave_one_corpus_out(rows)
+    if protocol.startswith("loso:"):
+        return _leave_one_out(rows, protocol.removeprefix("loso:"))
     known = [path.stem for path in FOLDER.glob("*.yaml")]
     if protocol not in known:
-        raise InputError(f"data.protocol: unknown protocol {protocol!r}{nearest(protocol, known)}")
+        raise InputError(
+            f"data.protocol: unknown protocol {protocol!r}{nearest(protocol, [*known, 'loco', 'loso:speaker'])}"
+        )
     spec = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{protocol}.yaml"))
     corpora = set(rows["corpus"])
     if corpora != {spec["corpus"]}:
@@ -73,18 +95,58 @@ def _load(protocol: str | None, rows: pd.DataFrame) -> dict[str, Any]:
     return spec
 
 
+def fingerprint(spec: Mapping[str, Any]) -> str:
+    """Hash of what a protocol measures."""
+    measured = {key: value for key, value in spec.items() if key not in _NOT_HASHED}
+    return hashlib.sha256(json.dumps(measured, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def _leave_one_out(rows: pd.DataFrame, column: str) -> dict[str, Any]:
     if column not in rows or (rows[column].astype(str) == "").any():
-        raise InputError(f"data.protocol: leave-one-out:{column} needs a {column} in every row of the manifest.")
+        raise InputError(f"data.protocol: loso:{column} needs a {column} in every row of the manifest.")
     groups = sorted(rows[column].unique())
     if len(groups) < 3:
         raise InputError(f"data.protocol: train, validation and test need three {column}s, there are {len(groups)}.")
-    return {
-        "name": f"leave-one-out:{column}",
-        "version": 1,
-        "group": column,
-        "folds": [[group] for group in groups],
-    }
+    return {"name": f"loso:{column}", "version": 1, "group": column, "folds": [[group] for group in groups]}
+
+
+def _leave_one_corpus_out(rows: pd.DataFrame) -> dict[str, Any]:
+    """One corpus is tested; of the others, each speaker whose name falls into one tenth of the hashes validates."""
+    corpora = sorted(rows["corpus"].unique())
+    if len(corpora) < 2:
+        raise InputError(f"data.protocol: loco needs rows of several corpora, there is only {corpora[0]}.")
+    if "speaker" not in rows:
+        raise InputError("data.protocol: loco needs a speaker column, to validate on other speakers than it trains on.")
+    common = set.intersection(*(set(part["label"]) for _, part in rows.groupby("corpus")))
+    if len(common) < 2:
+        raise InputError(
+            f"data.protocol: loco: {', '.join(corpora)} have no two labels in common; merge some (data.label_map)."
+        )
+    folds = [[corpus] for corpus in corpora]
+    return {"name": "loco", "version": 1, "group": "corpus", "folds": folds, "labels": sorted(common)}
+
+
+def _select(rows: pd.DataFrame, spec: Mapping[str, Any]) -> tuple[pd.DataFrame, list[str]]:
+    """The rows that a protocol is about, under its labels."""
+    notes = []
+
+    def keep(rows: pd.DataFrame, kept: pd.Series, why: str) -> pd.DataFrame:
+        if not kept.all():
+            notes.append(f"{(~kept).sum()} left out by {spec['name']}: {why}")
+        return rows[kept]
+
+    if column := spec.get("label_column"):
+        rows = rows.assign(label=rows[column])
+    merged = spec.get("label_map", {})
+    rows = rows.assign(label=rows["label"].map(lambda label: merged.get(label, label)))
+    if labels := spec.get("labels"):
+        rows = keep(rows, rows["label"].isin(labels), f"label is none of {', '.join(labels)}")
+    for column, pattern in spec.get("keep", {}).items():
+        rows = keep(rows, rows[column].str.contains(pattern), f"{column} does not match {pattern!r}")
+    bad = spec.get("leave_out", {})
+    for why in dict.fromkeys(bad.values()):
+        rows = keep(rows, ~rows["utterance_id"].isin([row for row, reason in bad.items() if reason == why]), why)
+    return rows.reset_index(drop=True), notes
 
 
 def _by_fold(rows: pd.DataFrame, spec: Mapping[str, Any], fold: int) -> list[str]:
@@ -95,33 +157,43 @@ def _by_fold(rows: pd.DataFrame, spec: Mapping[str, Any], fold: int) -> list[str
     group = rows[spec["group"]]
     if strangers := sorted(set(group) - {name for names in folds for name in names}):
         raise InputError(f"data.protocol: {spec['name']} knows no {spec['group']} {', '.join(strangers[:5])}.")
+    if spec["group"] == "corpus":
+        validating = rows["speaker"].map(lambda name: int(hashlib.sha256(name.encode()).hexdigest(), 16) % 10 == 0)
+        return [
+            "test" if name in test else "validation" if v else "train"
+            for name, v in zip(group, validating, strict=True)
+        ]
     return ["test" if name in test else "validation" if name in validation else "train" for name in group]
 
 
 def _check_counts(rows: pd.DataFrame, spec: Mapping[str, Any]):
-    """The published counts, per class or per split and class: another number means another corpus."""
-    expected = spec.get("counts", {})
+    """The published counts: another number means another corpus."""
+    expected = dict(spec.get("counts", {}))
     if expected and not isinstance(next(iter(expected.values())), Mapping):
-        expected = {"all": expected}
+        expected = {"the corpus": expected}
     for part, counts in expected.items():
-        found = rows[rows["split"] == part] if part in SPLITS else rows
-        found = found["label"].value_counts().to_dict()
-        different = [
-            f"{label} {found.get(label, 0)} instead of {count}"
-            for label, count in counts.items()
-            if found.get(label, 0) != count
-        ]
-        different += [f"{label} {found[label]} instead of 0" for label in sorted(set(found) - set(counts))]
-        if different:
-            raise InputError(
-                f"data: {spec['name']} asserts its counts, and {part} differs: {'; '.join(different)}. Complete the "
-                f"release, or use another protocol (data.protocol)."
-            )
+        _compare(rows[rows["split"] == part] if part in set(rows["split"]) else rows, counts, part, spec)
+    for group, counts in spec.get("group_counts", {}).items():
+        _compare(rows[rows[spec["group"]] == group], counts, group, spec)
+
+
+def _compare(rows: pd.DataFrame, counts: Mapping[str, int], part: str, spec: Mapping[str, Any]):
+    found = rows["label"].value_counts().to_dict()
+    different = [
+        f"{label} {found.get(label, 0)} instead of {count}"
+        for label, count in {**dict.fromkeys(found, 0), **counts}.items()
+        if found.get(label, 0) != count
+    ]
+    if different:
+        raise InputError(
+            f"data: {spec['name']} asserts its counts, and {part} differs: {'; '.join(different)}. Complete the "
+            f"release, or use another protocol (data.protocol)."
+        )
 
 
 def _check_splits(rows: pd.DataFrame, needed: Sequence[str]):
-    present = {name: rows[rows["split"] == name] for name in SPLITS}
-    if empty := [name for name in needed if name not in present or present[name].empty]:
+    present = {name: rows[in_split(rows, name)] for name in dict.fromkeys((*SPLITS, *needed))}
+    if empty := [name for name in needed if present[name].empty]:
         there = ", ".join(f"{name} {len(part)}" for name, part in present.items())
         raise InputError(f"data: the {' and '.join(empty)} split is empty (rows: {there}); fill the `split` column.")
     if needed == SPLITS:

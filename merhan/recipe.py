@@ -25,7 +25,7 @@ class DataRecipe:
     source: str | None = None  # the raw release's folder, a file, or a `datasets` name
     options: dict[str, Any] = field(default_factory=dict)  # the reader's own, as `columns` of your own table
     label_map: dict[str, Any] = field(default_factory=dict)  # the label column's words -> ours, null drops the rows
-    protocol: str | None = None  # configs/protocols, or leave-one-out:<column>; null = the manifest's `split`
+    protocol: str | None = None  # configs/protocols, or loso:<column>, loco; null = the `split` column
     fold: int = 0  # which fold is tested, from 0
     accept_leaks: list[str] = field(default_factory=list)  # kinds of leak to train in spite of, see merhan/leaks.py
     min_seconds: float = 0.5  # shorter sound gets zeros behind it

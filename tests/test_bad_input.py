@@ -200,7 +200,7 @@ def test_evaluation(monkeypatch, capsys, folder):
 
 def test_commands(monkeypatch, capsys, folder):
     assert "no finished model" in refused(cli, monkeypatch, capsys, folder, "publish", folder, "me/x")
-    words = ("prepare", "emodb", folder, folder / "out.parquet")
+    words = ("prepare", "emodb", folder, folder / "out")
     assert "no EMO-DB recording" in refused(cli, monkeypatch, capsys, folder, *words)
-    words = ("prepare", "manifest", folder / "manifest.csv", folder / "manifest.csv")
-    assert "--overwrite" in refused(cli, monkeypatch, capsys, folder, *words)
+    words = ("prepare", "manifest", folder / "gone.csv", folder / "out")
+    assert "no such manifest" in refused(cli, monkeypatch, capsys, folder, *words)

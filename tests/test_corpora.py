@@ -10,7 +10,6 @@ import pytest
 import soundfile
 from scipy.stats import chi2_contingency
 
-from merhan import cli
 from merhan.corpora import read_corpus
 from merhan.corpora.demo_corpus import EMOTIONS, SPLITS
 from merhan.dataset import context_of
@@ -73,7 +72,7 @@ def test_protocols_of_folds(protocol, folds, test_rows, corpora):
     rows = read_corpus(name, corpora / name).rows
     tested = []
     for fold in range(folds):
-        parts, identity = split(rows, protocol, fold)
+        parts, identity, _ = split(rows, protocol, fold)
         speakers = {part: set(group["speaker"]) for part, group in parts.groupby("split")}
         assert not speakers["train"] & speakers["test"] and not speakers["train"] & speakers["validation"]
         assert not speakers["validation"] & speakers["test"]
@@ -89,7 +88,7 @@ def test_protocols_of_folds(protocol, folds, test_rows, corpora):
 
 def test_official_split_of_meld(corpora):
     rows = read_corpus("meld", corpora / "meld").rows
-    parts, identity = split(rows, "meld7-official", 0)
+    parts, identity, _ = split(rows, "meld7-official", 0)
     assert identity["name"] == "meld7-official" and parts["split"].tolist() == rows["split"].tolist()
     with pytest.raises(InputError, match="test differs: neutral 1255 instead of 1256"):
         split(rows.drop(rows.index[(rows["split"] == "test") & (rows["label"] == "neutral")][0]), "meld7-official", 0)
@@ -298,17 +297,11 @@ def test_start_and_end_cut_utterances_out_of_a_recording(tmp_path, tone):
     assert measure(read_manifest(tmp_path / "m.csv"), "m")[0]["duration"].tolist() == [1.0, 3.0]
 
 
-def test_prepare_writes_a_manifest(tmp_path, capsys):
-    cli.main(["prepare", "demo", str(tmp_path / "demo"), str(tmp_path / "m.parquet"), "--option", "scale=0.05"])
-    assert "168 utterances" in capsys.readouterr().out
-    assert len(read_manifest(tmp_path / "m.parquet")) == 168
-
-
 def test_leave_one_out_of_any_manifest(demo):
-    parts, identity = split(demo, "leave-one-out:speaker", 3)
+    parts, identity, _ = split(demo, "loso:speaker", 3)
     speakers = sorted(demo["speaker"].unique())
     assert set(parts.loc[parts["split"] == "test", "speaker"]) == {speakers[3]}
     assert set(parts.loc[parts["split"] == "validation", "speaker"]) == {speakers[4]}
     assert identity["folds"] == len(speakers)
     with pytest.raises(InputError, match="needs a session"):
-        split(demo, "leave-one-out:session", 0)
+        split(demo, "loso:session", 0)

@@ -70,7 +70,7 @@ def test_shared_speaker_session_or_dialogue(column, one, other, clean):
 
 def test_dialogue_partners_that_speaker_ids_alone_would_miss(clean):
     """Leave-one-speaker-out on two-party sessions: the partner, in the same room and script, is in training."""
-    by_speaker, _ = split(clean.drop(columns="split"), "leave-one-out:speaker", 0)
+    by_speaker, _, _ = split(clean.drop(columns="split"), "loso:speaker", 0)
     assert {leak.kind for leak in audit(by_speaker, [])} == {"session", "dialogue"}
 
 
@@ -208,7 +208,7 @@ def test_our_folds_of_emodb_and_ravdess_are_clean(corpora):
     for name, protocol in (("emodb", "emodb7-speaker5"), ("ravdess", "ravdess8-emobox6")):
         rows, facts = measure(read_corpus(name, corpora / name).rows, name)
         for fold in range(5):
-            parts, _ = split(rows, protocol, fold)
+            parts, _, _ = split(rows, protocol, fold)
             assert audit(parts, ["audio"], facts) == []
 
 

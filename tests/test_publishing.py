@@ -64,7 +64,7 @@ def run(tmp_path, demo, trained_like, processor):
         model=ModelRecipe("tiny", "tiny"),
         stages=stages,
     )
-    rows, protocol = split(demo, None, 0)
+    rows, protocol, _ = split(demo, None, 0)
     folder = open_run(recipe, rows, protocol)
     torch.save({"hub_token": "hf_secret"}, folder / "training_args.bin")
     model = trained_like.eval()

@@ -42,6 +42,7 @@ class Skipped(NamedTuple):
 
     item: str  # a file or an id
     reason: str  # the same words for the same reason, so that it can be counted
+    word: str = ""  # the corpus's own label, where it was an utterance that has one
 
 
 class Corpus(NamedTuple):
@@ -127,5 +128,6 @@ def _drop_unlabelled(
     rows: pd.DataFrame, reason: str, column: str = "source_label"
 ) -> tuple[pd.DataFrame, list[Skipped]]:
     gone = rows[rows["label"].isna()]
-    skipped = [Skipped(row, reason.format(word)) for row, word in zip(gone["utterance_id"], gone[column], strict=True)]
+    columns = zip(gone["utterance_id"], gone[column], gone["source_label"], strict=True)
+    skipped = [Skipped(row, reason.format(word), own) for row, word, own in columns]
     return rows[rows["label"].notna()].reset_index(drop=True), skipped

@@ -1,0 +1,229 @@
+"""`merhan prepare` and `merhan doctor`."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from merhan import cli
+from merhan.corpora import read_corpus
+from merhan.errors import InputError
+from merhan.manifest import read_manifest
+from merhan.preparation import prepare
+from processing_merhan import load_audio
+
+
+REPOSITORY = Path(__file__).parent.parent
+KILLED = """
+import os, signal, sys
+from merhan import preparation
+made = 0
+original = preparation._convert
+def convert(job):
+    global made
+    outcome = original(job)
+    made += outcome.made
+    if made == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return outcome
+preparation._convert = convert
+from merhan import cli
+cli.main(sys.argv[2:])
+"""
+
+
+@pytest.fixture
+def release(tmp_path, tone) -> Path:
+    """Two actors of a made-up RAVDESS: stereo, 48 kHz."""
+    folder = tmp_path / "raw"
+    for actor in ("01", "02"):
+        (folder / f"Actor_{actor}").mkdir(parents=True)
+        for emotion in range(1, 9):
+            name = f"03-01-{emotion:02d}-01-01-01-{actor}.wav"
+            path = tone("a.wav", seconds=0.5 + emotion / 10, rate=48_000, channels=1 + emotion % 2)
+            shutil.copy(path, folder / f"Actor_{actor}" / name)
+    return folder
+
+
+def test_prepared_audio_sounds_as_the_original(release, tmp_path, capsys):
+    rows = prepare("ravdess", release, tmp_path / "out")
+    printed = capsys.readouterr().out
+    assert "| 05 | anger | 192 | 2 | 0 |" in printed and "16 recordings written now" in printed
+    again = read_manifest(tmp_path / "out/manifest.parquet")
+    assert again["audio"].tolist() == rows["audio"].tolist()
+    raw = read_corpus("ravdess", release).rows.set_index("utterance_id")
+    for row in again.itertuples():
+        info = soundfile.info(row.audio)
+        assert (info.samplerate, info.channels, info.format) == (16_000, 1, "FLAC")
+        original = load_audio(raw.loc[row.utterance_id, "audio"])
+        np.testing.assert_allclose(load_audio(row.audio), original, atol=1e-4)
+        assert row.duration == pytest.approx(len(original) / 16_000)
+    about = json.loads((tmp_path / "out/corpus.json").read_text())
+    assert about["licence"] == "CC BY-NC-SA 4.0"
+    assert {"word": "05", "label": "anger", "utterances": 2} in about["labels"]
+
+
+def test_run_twice_it_does_nothing(release, tmp_path, capsys):
+    prepare("ravdess", release, tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/audio").iterdir()}
+    manifest = (tmp_path / "out/manifest.parquet").read_bytes()
+    capsys.readouterr()
+    prepare("ravdess", release, tmp_path / "out")
+    assert "0 recordings written now, 16 were there" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out/audio").iterdir()} == before
+    assert (tmp_path / "out/manifest.parquet").read_bytes() == manifest
+
+
+def test_killed_it_goes_on_where_it_stopped(release, tmp_path):
+    words = ["prepare", "ravdess", str(release), str(tmp_path / "cut")]
+    done = subprocess.run([sys.executable, "-c", KILLED, "8", *words], cwd=REPOSITORY, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    there = list((tmp_path / "cut/audio").glob("*.flac"))
+    assert 8 <= len(there) < 16 and not (tmp_path / "cut/manifest.parquet").exists()
+    kept = {path: path.stat().st_mtime_ns for path in there}
+    prepare("ravdess", release, tmp_path / "cut")
+    prepare("ravdess", release, tmp_path / "whole")
+    assert {path: path.stat().st_mtime_ns for path in there} == kept
+    cut, whole = (pd.read_parquet(tmp_path / name / "manifest.parquet") for name in ("cut", "whole"))
+    pd.testing.assert_frame_equal(cut, whole)
+    for name in cut["audio"]:
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_what_cannot_be_read_is_listed_and_the_rest_is_there(release, tmp_path, capsys):
+    files = sorted(release.rglob("*.wav"))
+    files[0].write_bytes(b"no sound" * 99)
+    files[1].write_bytes(b"")
+    files[2].write_bytes(files[2].read_bytes()[:40])
+    rows = prepare("ravdess", release, tmp_path / "out")
+    assert len(rows) == 13 and "3 failed" in capsys.readouterr().out
+    failed = pd.read_csv(tmp_path / "out/failed.csv")
+    assert failed["audio"].tolist() == [str(path) for path in files[:3]]
+    assert failed["error"].str.contains("not readable|empty file").all()
+    shutil.copy(files[8], files[0])  # mended: the next run takes it in
+    assert len(prepare("ravdess", release, tmp_path / "out")) == 14
+
+
+def test_strict_wants_the_published_counts(release, tmp_path):
+    with pytest.raises(InputError, match="'01' 2 instead of 96"):
+        prepare("ravdess", release, tmp_path / "out", strict=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_strict_accepts_a_whole_release(corpora, tmp_path, capsys):
+    rows = prepare("emodb", corpora / "emodb", tmp_path / "out", strict=True)
+    assert len(rows) == 535 and "| all |  | 535 | 535 | 0 |" in capsys.readouterr().out
+
+
+def test_labels_are_merged_and_dropped_on_the_way(release, tmp_path, capsys):
+    cli.main(
+        ["prepare", "ravdess", str(release), str(tmp_path / "out"), "--label", "calm=neutral", "--label", "disgust="]
+    )
+    rows = read_manifest(tmp_path / "out/manifest.parquet")
+    assert rows["label"].value_counts()["neutral"] == 4 and "disgust" not in set(rows["label"])
+    assert "2 left out: label 'disgust' is dropped" in capsys.readouterr().out
+
+
+def test_segments_are_cut_out(tmp_path, tone):
+    tone("long.wav", seconds=3.0)
+    lines = ["utterance_id,corpus,audio,text,label,start,end", "a/1,own,long.wav,,joy,0.5,1.5", "b,own,,words,joy,,"]
+    (tmp_path / "m.csv").write_text("\n".join(lines))
+    prepare("manifest", tmp_path / "m.csv", tmp_path / "out")
+    rows = read_manifest(tmp_path / "out/manifest.parquet")
+    assert rows["duration"].tolist() == [1.0, 0.0] and "start" not in rows
+    assert soundfile.info(rows["audio"].iloc[0]).duration == 1.0 and rows["audio"].iloc[1] == ""
+
+
+# --- the doctor ---
+
+
+def doctor(capsys, *words) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["doctor", *map(str, words)])
+    return ended.value.code, capsys.readouterr().out
+
+
+def test_doctor_of_ravdess_names_the_twins_and_the_stereo_files(corpora, capsys):
+    code, said = doctor(capsys, corpora / "ravdess")
+    assert code == 0 and "1440 utterances, 1.48 h" in said
+    twins = next(line for line in said.splitlines() if "byte-identical" in line)
+    assert "| 2 |" in twins and all(f"03-01-03-01-02-0{take}-07" in twins for take in (1, 2))
+    stereo = next(line for line in said.splitlines() if "several channels" in line)
+    names = ["01-01-02-01", "08-01-02-02-01", "02-01-02-02-05", "03-01-02-01-20", "06-01-01-02-20"]
+    assert "| 5 |" in stereo and all(name in stereo for name in names)
+
+
+def test_doctor_of_emodb_suggests_its_limits(corpora, capsys, tmp_path):
+    code, said = doctor(capsys, corpora / "emodb", "--corpus", "emodb", "--json", tmp_path / "d.json")
+    assert code == 0 and "data.max_seconds=6" in said and "data.max_tokens=32" in said
+    told = json.loads((tmp_path / "d.json").read_text())
+    assert told["healthy"] and told["labels"]["anger"] == 127 and told["seconds"]["100%"] == 8.98
+    assert len(told["speakers"]) == 10
+
+
+def test_doctor_of_pointers_says_what_to_run(tmp_path, capsys):
+    for number in range(3):
+        (tmp_path / f"{number}.wav").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    code, said = doctor(capsys, tmp_path)
+    assert code == 1 and "Git LFS pointers" in said and "git lfs pull" in said and "mend the errors" in said
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected", "code"),
+    [
+        ("silent", "silent recordings", 1),
+        ("clipped", "clipped recordings", 0),
+        ("short", "recordings under 0.3 s", 0),
+        ("long", "recordings over 30 s", 0),
+        ("slow", "recordings below 16 kHz", 0),
+        ("other rate", "recordings of 48000 Hz, where others have 16000", 0),
+        ("longer than told", "differ from their annotation", 0),
+        ("wordless", "rows without words", 0),
+        ("gone", "recordings that do not exist", 1),
+        ("rare", "labels with under ten rows", 0),
+        ("said by all", "whose words are those of one row in twenty", 0),
+    ],
+)
+def test_doctor_finds(fault, expected, code, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(24):
+        path, rate, seconds, gain = tmp_path / f"{number}.wav", 16_000, 0.6, 0.1
+        if number == 3:
+            rate = {"slow": 8_000, "other rate": 48_000}.get(fault, rate)
+            seconds = {"short": 0.1, "long": 31.0}.get(fault, seconds)
+            gain = {"silent": 1e-5, "clipped": 2.0}.get(fault, gain)
+        sound = np.clip(gain * rng.standard_normal(round(rate * seconds)), -1, 1)
+        soundfile.write(path, sound, rate)
+        text = (
+            "" if fault == "wordless" and number == 3 else f"words {number % 2 if fault == 'said by all' else number}"
+        )
+        label = "fear" if fault == "rare" and number == 3 else ("joy", "anger")[number % 2]
+        told = 9.0 if fault == "longer than told" and number == 3 else seconds
+        rows.append([f"u{number}", "own", path.name, text, label, told])
+    table = pd.DataFrame(rows, columns=["utterance_id", "corpus", "audio", "text", "label", "duration"])
+    table.to_csv(tmp_path / "m.csv", index=False)
+    if fault == "gone":
+        (tmp_path / "3.wav").unlink()
+    found, said = doctor(capsys, tmp_path / "m.csv", "--html", tmp_path / "page.html")
+    assert found == code
+    line = next(line for line in said.splitlines() if expected in line)
+    assert "u3" in line or fault in ("rare", "said by all")
+    page = (tmp_path / "page.html").read_text()
+    assert expected.split(",")[0] in page and "http" not in page.replace("data:image/png;base64", "")
+
+
+def test_doctor_finds_nothing_wrong_with_the_demo(demo, tmp_path, capsys):
+    from merhan.manifest import write_manifest
+
+    write_manifest(demo, tmp_path / "m.parquet")
+    code, said = doctor(capsys, tmp_path / "m.parquet", "--html", tmp_path / "page.html")
+    assert code == 0 and "training can go ahead" in said and "error" not in said
+    assert (tmp_path / "page.html").read_text().count("<img") == 4
