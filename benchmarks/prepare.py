@@ -2,7 +2,7 @@
 
     python benchmarks/prepare.py $MERHAN_CORPORA/ravdess_original
 
-Both decode, average channels, resample to 16 kHz and write FLAC; ours also checks, names, lists and writes the manifest.
+Both decode, average channels, resample to 16 kHz and write FLAC; ours also checks, names and lists what it writes.
 The imports of either are not counted; both run three times in turn.
 """
 

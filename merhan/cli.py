@@ -19,6 +19,7 @@ from merhan.provenance import histories
 from merhan.publishing import publish
 from merhan.recipe import load_recipe
 from merhan.report import markdown_table
+from merhan.unification import prepare_all
 
 
 @exits_cleanly
@@ -28,6 +29,9 @@ def main(words: list[str] | None = None):
 
 
 def run_prepare(arguments: argparse.Namespace):
+    if arguments.corpus == "all":
+        prepare_all(Path(arguments.source), arguments.out, arguments.strict, arguments.workers)
+        return
     options = reader_options(arguments)
     if arguments.label:
         options["label_map"] = {word: ours or None for word, _, ours in (one.partition("=") for one in arguments.label)}
