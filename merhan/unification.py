@@ -1,8 +1,8 @@
 """`merhan prepare all`: every corpus below a folder, in one manifest with one training set and honest test sets.
 
 Splits: `train`, `validation`, `test-acted` (speakers of the acted corpora, in no other split) and one `test-<corpus>`
-for each corpus that brings a split of its own (`test-meld`). Which speakers are held out follows from their names alone, so
-that it is the same wherever and whenever this runs.
+for each corpus that brings a split of its own (`test-meld`). Which speakers are held out follows from their names
+alone, so that it is the same wherever and whenever this runs.
 """
 
 import hashlib
@@ -77,7 +77,7 @@ def check_words(rows: pd.DataFrame):
         if (bad := part["text"].str.contains(pattern, case=False, regex=True)).any():
             row = part[bad].iloc[0]
             raise InputError(
-                f"{row['utterance_id']!r}: its words {row['text'][:60]!r} give the corpus away ({bad.sum()} rows do); a "
+                f"{row['utterance_id']!r}: its words {row['text'][:60]!r} give the corpus away ({bad.sum()} rows); a "
                 f"model would learn the corpus in place of the emotion."
             )
 
