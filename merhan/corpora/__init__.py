@@ -31,6 +31,7 @@ CORPORA = (
     "emodb",
     "ravdess",
     "meld",
+    "tess",
     "manifest",
     "table",
     "datasets",
