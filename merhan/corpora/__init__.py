@@ -32,6 +32,7 @@ CORPORA = (
     "ravdess",
     "meld",
     "tess",
+    "savee",
     "manifest",
     "table",
     "datasets",
