@@ -33,6 +33,7 @@ CORPORA = (
     "meld",
     "tess",
     "savee",
+    "nemo",
     "manifest",
     "table",
     "datasets",
