@@ -34,6 +34,7 @@ CORPORA = (
     "tess",
     "savee",
     "nemo",
+    "mosei",
     "manifest",
     "table",
     "datasets",
