@@ -35,6 +35,7 @@ CORPORA = (
     "savee",
     "nemo",
     "mosei",
+    "folder",
     "manifest",
     "table",
     "datasets",
