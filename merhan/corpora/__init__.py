@@ -31,6 +31,7 @@ CORPORA = (
     "emodb",
     "ravdess",
     "meld",
+    "iemocap",
     "manifest",
     "table",
     "datasets",
