@@ -32,6 +32,7 @@ CORPORA = (
     "ravdess",
     "meld",
     "iemocap",
+    "msp_podcast",
     "manifest",
     "table",
     "datasets",
