@@ -204,3 +204,10 @@ def test_a_table_without_a_column_is_refused(tmp_path):
 def test_a_folder_without_labels_is_refused(tmp_path):
     with pytest.raises(InputError, match="no labels_consensus.csv or Labels.txt"):
         read(tmp_path)
+
+
+def test_two_versions_in_one_folder_are_refused(tmp_path):
+    make(tmp_path / "one")
+    make(tmp_path / "other")
+    with pytest.raises(InputError, match="give the folder of one version"):
+        read(tmp_path)

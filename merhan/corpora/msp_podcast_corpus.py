@@ -137,6 +137,8 @@ def _tables(folder: Path) -> tuple[pd.DataFrame, Mapping[str, Counter]]:
     consensus, raw = _below(folder, "labels_con[cs]ensus.csv"), _below(folder, "[Ll]abels.txt")
     if not consensus and not raw:
         raise InputError(f"{folder}: no labels_consensus.csv or Labels.txt in it or below it; give the release.")
+    if len(consensus) > 1:
+        raise InputError(f"{folder}: holds {consensus[0]} and {consensus[1]}; give the folder of one version.")
     if not consensus:
         return _raw(raw[0])
     table = pd.read_csv(consensus[0], dtype=str, keep_default_na=False)
