@@ -33,6 +33,7 @@ CORPORA = (
     "meld",
     "iemocap",
     "msp_podcast",
+    "msp_improv",
     "manifest",
     "table",
     "datasets",
