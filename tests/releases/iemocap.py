@@ -1,0 +1,152 @@
+"""A synthetic IEMOCAP of full size: the published counts, ids and traps, nothing of its sound or words."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+
+# Per session, as counted from the release. Of sur, fea, dis and oth only the totals of sessions 1 to 4 are known, and
+# session 5 whole; xxx makes up the rest.
+TURNS = {1: 1819, 2: 1811, 3: 2136, 4: 2103, 5: 2170}
+COUNTS = {
+    session: dict(zip(("neu", "hap", "exc", "ang", "sad", "fru", "sur", "fea", "dis", "oth"), counts, strict=True))
+    for session, counts in {
+        1: (384, 135, 143, 229, 194, 280, 22, 8, 1, 1),
+        2: (362, 117, 210, 137, 197, 325, 22, 8, 1, 1),
+        3: (320, 135, 151, 240, 305, 382, 22, 7, 0, 1),
+        4: (258, 65, 238, 327, 143, 481, 23, 7, 0, 0),
+        5: (384, 143, 299, 170, 245, 381, 18, 10, 0, 0),
+    }.items()
+}
+FOUR = ("neu", "hap", "exc", "ang", "sad")
+IMPROVISED = {True: 2943, False: 1841}  # of the four classes, and of the other turns
+WORDS = {
+    "neu": "Neutral",
+    "hap": "Happiness",
+    "exc": "Excited",
+    "ang": "Anger",
+    "sad": "Sadness",
+    "fru": "Frustration",
+    "sur": "Surprise",
+    "fea": "Fear",
+    "dis": "Disgust",
+    "oth": "Other",
+}
+HEADER = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n"
+
+
+def make(folder: Path) -> Path:
+    """Lay out the release; all turns share the bytes of one recording."""
+    root = folder / "IEMOCAP_full_release"
+    root.mkdir(parents=True)
+    tone = folder / "tone.wav"
+    soundfile.write(tone, 0.1 * np.sin(np.arange(1600) / 6), 16_000)
+    dialogues = defaultdict(list)
+    for (session, label), improvised in _styles():
+        names = dialogue_names(session, improvised)
+        turn = len(dialogues[session, improvised])
+        dialogues[session, improvised].append((names[turn % len(names)], label))
+    for (session, _), turns in dialogues.items():
+        labels = defaultdict(list)
+        for dialogue, label in turns:
+            labels[dialogue].append(label)
+        for dialogue, of_dialogue in labels.items():
+            make_dialogue(root / f"Session{session}", dialogue, of_dialogue, tone)
+    _traps(root / "Session1", root / "Session5")
+    return root
+
+
+def make_dialogue(session: Path, dialogue: str, labels: list[str], tone: Path):
+    """One dialogue; its actors take turns, F first."""
+    for name in ("EmoEvaluation", "transcriptions"):
+        (session / "dialog" / name).mkdir(parents=True, exist_ok=True)
+    recordings = session / "sentences" / "wav" / dialogue
+    recordings.mkdir(parents=True)
+    ids = [f"{dialogue}_{'FM'[number % 2]}{number // 2:03d}" for number in range(len(labels))]
+    blocks = [_block(turn, label, number) for number, (turn, label) in enumerate(zip(ids, labels, strict=True))]
+    (session / "dialog" / "EmoEvaluation" / f"{dialogue}.txt").write_text(HEADER + "".join(blocks), newline="\n")
+    lines = [_line(turn, number) for number, turn in enumerate(ids)]
+    (session / "dialog" / "transcriptions" / f"{dialogue}.txt").write_text("".join(lines), newline="\n")
+    for turn in ids:
+        os.link(tone, recordings / f"{turn}.wav")
+
+
+def dialogue_names(session: int, improvised: bool) -> list[str]:
+    """The 151 dialogues of the release; some of sessions 3 and 5 carry a letter behind their number."""
+    parts = {actor: [f"impro0{number}" for number in range(1, 8 if session == 1 else 9)] for actor in "FM"}
+    if session == 3:
+        parts["M"] = [f"impro0{part}" for part in ("1", "2", "3", "4", "5a", "5b", "6", "7", "8a", "8b")]
+    if not improvised:
+        scripts = ["script01_1", "script01_2", "script01_3", "script02_1", "script02_2", "script03_1", "script03_2"]
+        parts = {"F": scripts, "M": scripts + ["script01_1b"] * (session == 5)}
+    return [f"Ses0{session}{actor}_{part}" for actor in "FM" for part in parts[actor]]
+
+
+def _styles() -> Iterator[tuple[tuple[int, str], bool]]:
+    """Every (session, label), and whether it is improvised: spread evenly, exact in its totals."""
+    turns = [(session, label) for session, counts in COUNTS.items() for label in counts for _ in range(counts[label])]
+    rest = {session: TURNS[session] - sum(counts.values()) for session, counts in COUNTS.items()}
+    turns += [(session, "xxx") for session, count in rest.items() for _ in range(count)]
+    for four, quota in IMPROVISED.items():
+        chosen = [turn for turn in turns if (turn[1] in FOUR) == four]
+        for number, turn in enumerate(chosen):
+            yield turn, (number + 1) * quota // len(chosen) > number * quota // len(chosen)
+
+
+def _block(turn: str, label: str, number: int) -> str:
+    raters = [WORDS[label]] * 3 if label != "xxx" else ["Anger", "Sadness", "Frustration"]
+    actor = turn[-4]
+    return (
+        f"[{5 * number + 6.2901:.4f} - {5 * number + 8.2357:.4f}]\t{turn}\t{label}\t[2.5000, 3.0000, 3.5000]\n"
+        + "".join(f"C-E{rater}:\t{word};\t()\n" for rater, word in enumerate(raters, start=2))
+        # What the actor says of himself, and a comment that looks like a label.
+        + f"C-{actor}1:\tSurprise;\t(Happiness; curious)\n"
+        + f"A-E3:\tval 3; act 2; dom  4;\t()\nA-{actor}1:\tval 5; act 5; dom  5;\t()\n\n"
+    )
+
+
+def _line(turn: str, number: int) -> str:
+    start = 5 * number + 6.2901 + (1e-4 if number % 3 == 0 else 0)
+    words = "I know what it said: nothing." if number % 5 == 0 else "Excuse me."
+    return f"{turn} [{start:08.4f}-{5 * number + 8.2357:08.4f}]: {words}\n"
+
+
+def _traps(first: Path, last: Path):
+    evaluation, transcripts = first / "dialog" / "EmoEvaluation", first / "dialog" / "transcriptions"
+    said = transcripts / "Ses01F_impro01.txt"
+    _rewrite(said, "F001 [016.2901-018.2357]: Excuse me.", "F001: No times here.")
+    _rewrite(said, "M000 [011.2901-013.2357]: Excuse me.", "M000 [011.2901-013.2357]: He [M]: no: go.")
+    with said.open("a", newline="\n") as file:
+        file.write("M: Right.\nF: [LAUGHTER]\n")
+        file.write("Ses01F_impro01_MXX0 [990.0000-991.0000]: Hm.\nSes01F_impro01_FXX0 [991.0000-992.0000]: Yes.\n")
+    # One rater with two labels, one with a comment that holds others.
+    block = evaluation / "Ses01F_impro01.txt"
+    _rewrite(block, "C-E2:\tNeutral;\t()", "C-E2:\tFrustration; Anger;\t()")
+    _rewrite(block, "C-E3:\tNeutral;\t()", "C-E3:\tNeutral;\t(Fear; Disgust;)")
+    late = evaluation / "Ses01F_impro02.txt"
+    head, *blocks = late.read_text().split("\n\n")
+    late.write_text("\n\n".join([head, *reversed([block for block in blocks if block.strip()]), ""]), newline="\n")
+    for name, line in (
+        ("Categorical", "Ses01F_impro01_F000 :Sadness; ()\n"),
+        ("Attribute", "Ses01F_impro01_F000 :act 4; :val 3; :dom 2; ;()\n"),
+        ("Self-evaluation", "Ses01F_impro01_F000 :Fear; ()\n"),
+    ):
+        (evaluation / name).mkdir()
+        (evaluation / name / "Ses01F_impro01_e2_cat.txt").write_text(line)
+    recordings = first / "sentences" / "wav" / "Ses01F_impro01"
+    for shadow in (evaluation / "._Ses01F_impro01.txt", transcripts / "._Ses01F_impro01.txt", recordings / "._a.wav"):
+        shadow.write_bytes(b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X\n[com.apple.quarantine]\n")
+    old = last / "dialog" / "transcriptions" / "Ses05M_script02_1.txt"
+    _rewrite(
+        old, "F001 [016.2901-018.2357]: Excuse me.", "F001 [016.2901-018.2357]: The caf\u00e9\x85 shut.", "latin-1"
+    )
+
+
+def _rewrite(file: Path, old: str, new: str, encoding: str = "utf-8"):
+    content = file.read_text()
+    assert old in content, f"{file} has no {old!r}"
+    file.write_bytes(content.replace(old, new, 1).encode(encoding))
