@@ -24,21 +24,20 @@ from merhan.report import scores_table
 @exits_cleanly
 def main():
     arguments = parse()
-    data = data_of(arguments)
+    recipe = data_of(arguments)
     model, processor = load_checkpoint(arguments.checkpoint)
-    rows, protocol, notes, _ = load_data(data, model.config.modalities, only=arguments.split)
+    data = load_data(recipe, model.config.modalities, only=arguments.split)
     folder = Path(arguments.output_dir or default_folder(arguments.checkpoint))
-    for note in notes:
+    for note in data.notes:
         print(f"note: {note}")
     found = {}
     for condition in arguments.modalities or ["both"]:
         metrics = evaluate_split(
             model,
             processor,
-            rows,
+            data,
             arguments.split,
             folder,
-            protocol,
             condition=None if condition == "both" else condition,
             batch_size=arguments.batch_size,
         )

@@ -31,28 +31,28 @@ def main():
     recipe = load_recipe(arguments.config, arguments.set)
     check_run(recipe, arguments.resume, arguments.overwrite)
     modalities = recipe.model.modalities
-    rows, protocol, notes, leaks = load_data(recipe.data, modalities, histories=histories(recipe.model))
-    require_accepted(leaks, recipe.data.accept_leaks)
-    parts = dict(list(rows.groupby("split")))
+    data = load_data(recipe.data, modalities, histories=histories(recipe.model))
+    require_accepted(data.leaks, recipe.data.accept_leaks)
+    parts = dict(list(data.rows.groupby("split")))
     labels = sorted(parts["train"]["label"].unique())
     set_seed(recipe.seed)
     with PartialState().main_process_first():
         processor = build_processor(recipe.model, recipe.data, parts["train"])
         model = build_model(recipe.model, labels, parts["train"])
     train, validation = (
-        EmotionDataset(parts[name], processor, model.config.label2id, modalities, rows, augment, recipe.seed)
+        EmotionDataset(parts[name], processor, model.config.label2id, modalities, data.dialogues, augment, recipe.seed)
         for name, augment in (("train", recipe.data.speed_perturbation), ("validation", False))
     )
 
-    folder = open_run(recipe, rows, protocol, arguments.resume, arguments.overwrite)
-    for note in [*notes, *(f"accepted leak: {leak}" for leak in leaks)]:
+    folder = open_run(recipe, data, arguments.resume, arguments.overwrite)
+    for note in [*data.notes, *(f"accepted leak: {leak}" for leak in data.leaks)]:
         print(f"note: {note}")
     for number, stage in enumerate(recipe.stages):
         model = train_stage(
             recipe, stage, recipe.seed + number, model, processor, train, validation, folder / stage.name
         )
 
-    found = evaluate_run(recipe, folder, model.eval(), processor, rows, protocol)
+    found = evaluate_run(recipe, folder, model.eval(), processor, data)
     if PartialState().is_main_process:
         export(folder, recipe, model, processor, found)
         print(farewell(folder, modalities, recipe.evaluation.splits[0]))

@@ -15,6 +15,7 @@ from merhan.corpora import read_corpus
 from merhan.errors import InputError
 from merhan.inspection import measure, segment
 from merhan.leaks import Leak, audit
+from merhan.manifest import context_only
 from merhan.protocols import split
 from merhan.recipe import DataRecipe
 from processing_merhan import SAMPLING_RATE, MerhanProcessor
@@ -26,7 +27,8 @@ SPEEDS = (0.9, 1.0, 1.1)  # Ko et al. 2015, "Audio augmentation for speech recog
 class Data(NamedTuple):
     """What a run reads."""
 
-    rows: pd.DataFrame  # every row with its split and duration
+    rows: pd.DataFrame  # every row that counts, with its split and duration
+    dialogues: pd.DataFrame  # every row that was said, also those without a label: context comes from these
     protocol: dict[str, Any]  # name, version, hash, fold, folds, and what leaks all the same
     notes: list[str]  # sentences about what was left out
     leaks: list[Leak]  # what the splits share
@@ -45,14 +47,15 @@ def load_data(
     """
     where = str(recipe.source or recipe.corpus)
     corpus = read_corpus(recipe.corpus, recipe.source, recipe.label_map, **recipe.options)
-    rows, protocol, by_protocol = split(corpus.rows, recipe.protocol, recipe.fold, only)
+    labelled = corpus.rows[~context_only(corpus.rows)]
+    rows, protocol, by_protocol = split(labelled, recipe.protocol, recipe.fold, only)
     rows, left_out = readable(rows, modalities, where)
     rows, facts = (
         measure(rows, where) if "audio" in modalities else (rows.assign(duration=rows.get("duration", 0.0)), [])
     )
     leaks = [] if only else audit(rows, modalities, facts, histories)
     protocol["leaks"] = [str(leak) for leak in leaks]
-    return Data(rows, protocol, [*corpus.notes, *by_protocol, *left_out], leaks)
+    return Data(rows, corpus.rows, protocol, [*corpus.notes, *by_protocol, *left_out], leaks)
 
 
 class EmotionDataset(Dataset):

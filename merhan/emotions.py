@@ -24,6 +24,11 @@ EMOTIONS = (
 )
 
 
+# What corpora of sentiment say in place of an emotion; "neutral" is above.
+SENTIMENTS = ("negative", "positive")
+VOCABULARY = EMOTIONS + SENTIMENTS
+
+
 def map_label(word: str, table: Mapping[str, str | None], where: str) -> str | None:
     """A corpus's own word in our vocabulary; None for a word that names no emotion.
 

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Subset
 from transformers import Trainer, TrainingArguments
 
-from merhan.dataset import Collator, EmotionDataset, readable
+from merhan.dataset import Collator, Data, EmotionDataset, readable
 from merhan.errors import InputError
 from merhan.metrics import EmotionMetrics, intervals
 from merhan.provenance import write_json
@@ -26,17 +26,16 @@ CARRIED = ("corpus", "speaker", "session", "dialogue", "duration")
 def evaluate_split(
     model: MerhanForSequenceClassification,
     processor: MerhanProcessor,
-    rows: pd.DataFrame,
+    data: Data,
     split: str,
     folder: Path,
-    protocol: Mapping[str, Any],
     condition: str | None = None,
     batch_size: int = 16,
 ) -> dict[str, Any]:
     """Evaluate one split, and write `predictions.parquet`, `metrics.json`, `confusion.png` and `report.md`.
 
     Args:
-        rows: the whole manifest with splits; the context of a turn comes from it.
+        data: what was read; the context of a turn comes from all of it.
         folder: the evaluation folder; results go to `folder/<split>` or `folder/<split>--<condition>`.
         condition: `audio` or `text` to give the model that modality alone; None gives it all that it reads.
 
@@ -48,21 +47,21 @@ def evaluate_split(
         raise InputError(
             f"This model reads {' and '.join(model.config.modalities)}; it cannot be given {condition} alone."
         )
-    part = rows[rows["split"] == split]
+    part = data.rows[data.rows["split"] == split]
     if part.empty:
-        raise InputError(f"The {split} split is empty; there are {', '.join(sorted(rows['split'].unique()))}.")
+        raise InputError(f"The {split} split is empty; there are {', '.join(sorted(data.rows['split'].unique()))}.")
     part, left_out = readable(part, modalities, f"{split} split")
     if unknown := sorted(set(part["label"]) - set(model.config.label2id)):
         raise InputError(
             f"The {split} split has labels that the model never learnt: {', '.join(unknown)}. It knows "
             f"{', '.join(model.config.label2id)}; map or drop them with data.label_map."
         )
-    dataset = EmotionDataset(part, processor, model.config.label2id, modalities, dialogues=rows)
+    dataset = EmotionDataset(part, processor, model.config.label2id, modalities, dialogues=data.dialogues)
     logits = predict(model, processor, dataset, batch_size)
     name = f"{split}--{condition}" if condition else split
     predictions = table_of(part, logits, model.config.id2label)
     metrics = {"split": split, "condition": condition or "+".join(modalities), "folder": name}
-    metrics |= {"notes": left_out, "protocol": dict(protocol)} | figures(predictions, list(model.config.label2id))
+    metrics |= {"notes": left_out, "protocol": data.protocol} | figures(predictions, list(model.config.label2id))
     (folder / name).mkdir(parents=True, exist_ok=True)
     predictions.to_parquet(folder / name / "predictions.parquet", index=False)
     confusion_picture(metrics, folder / name / "confusion.png")

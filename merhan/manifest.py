@@ -1,7 +1,10 @@
 """The one table that every corpus becomes: one row per utterance, as Parquet, CSV or JSONL.
 
 Required columns: `utterance_id`, `corpus`, `audio` (path, relative to the manifest's folder; empty = none), `text`
-(empty = none), `label` (of `merhan.emotions.EMOTIONS`). The optional ones are in `OPTIONAL`.
+(empty = none), `label` (of `merhan.emotions.VOCABULARY`). The optional ones are in `OPTIONAL`.
+
+A row of a dialogue may have an empty label: it is a turn that names no emotion, and what is said after it is said in its
+context. Such rows are read as context, and neither trained nor tested on.
 """
 
 import os
@@ -10,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from merhan.emotions import EMOTIONS
+from merhan.emotions import VOCABULARY
 from merhan.errors import InputError, nearest
 
 
@@ -135,8 +138,8 @@ def validate(rows: pd.DataFrame, where: str, extra_labels: Iterable[str] = ()) -
     _refuse(where, rows, rows["utterance_id"].duplicated(), "utterance_id stands twice", "make ids unique")
     silent = (rows["audio"] == "") & (rows["text"] == "")
     _refuse(where, rows, silent, "neither audio nor text", "give either, or remove the row")
-    known = {*EMOTIONS, *extra_labels}
-    unknown = ~rows["label"].isin(known)
+    known = {*VOCABULARY, *extra_labels}
+    unknown = ~rows["label"].isin(known) & ~context_only(rows)
     if unknown.any():
         word = rows.loc[unknown, "label"].iloc[0]
         remedy = f"map it with `data.label_map`{nearest(word, known)}"
@@ -145,6 +148,11 @@ def validate(rows: pd.DataFrame, where: str, extra_labels: Iterable[str] = ()) -
         known = rows["split"].isin(["", *SPLITS]) | rows["split"].str.match(r"test-[\w-]+$")
         _refuse(where, rows, ~known, "unknown split", f"write {', '.join(SPLITS)} (or test-<name>)")
     return rows
+
+
+def context_only(rows: pd.DataFrame) -> pd.Series:
+    """Turns without a label, which are there for what is said after them."""
+    return (rows["label"] == "") & (rows.get("dialogue", pd.Series("", rows.index)) != "")
 
 
 def in_split(rows: pd.DataFrame, name: str) -> pd.Series:

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from accelerate import PartialState
 from omegaconf import OmegaConf
 
+from merhan.dataset import Data
 from merhan.errors import InputError
 from merhan.evaluation import evaluate_split
 from merhan.manifest import write_manifest
@@ -20,9 +20,7 @@ from modeling_merhan import MerhanForSequenceClassification
 from processing_merhan import MerhanProcessor
 
 
-def open_run(
-    recipe: Recipe, rows: pd.DataFrame, protocol: dict[str, Any], resume: bool = False, overwrite: bool = False
-) -> Path:
+def open_run(recipe: Recipe, data: Data, resume: bool = False, overwrite: bool = False) -> Path:
     """Make the run's folder with its recipe, manifest and provenance, or enter the one to resume.
 
     Every process must have passed `check_run` before.
@@ -33,8 +31,8 @@ def open_run(
             shutil.rmtree(folder)
         if not (resume and (folder / "recipe.yaml").is_file()):
             folder.mkdir(parents=True, exist_ok=True)
-            write_manifest(rows, folder / "manifest.parquet")
-            write_json(folder / "provenance.json", provenance(recipe, rows, protocol))
+            write_manifest(data.rows, folder / "manifest.parquet")
+            write_json(folder / "provenance.json", provenance(recipe, data.rows, data.protocol))
             (folder / "command.txt").write_text(shlex.join(["python", *sys.argv]) + "\n")
             # Last, because its presence says that there is a run to resume.
             save_recipe(recipe, folder / "recipe.yaml")
@@ -76,17 +74,14 @@ def evaluate_run(
     folder: Path,
     model: MerhanForSequenceClassification,
     processor: MerhanProcessor,
-    rows: pd.DataFrame,
-    protocol: dict[str, Any],
+    data: Data,
 ) -> dict[str, dict[str, Any]]:
     """Every split and condition of the recipe; returns the figures by name, and prints them as a table."""
     batch_size = recipe.trainer.get("per_device_eval_batch_size", 16)
     found = {}
     for split in recipe.evaluation.splits:
         for condition in (None, *recipe.evaluation.conditions):
-            metrics = evaluate_split(
-                model, processor, rows, split, folder / "evaluation", protocol, condition, batch_size
-            )
+            metrics = evaluate_split(model, processor, data, split, folder / "evaluation", condition, batch_size)
             found[f"{split}, {metrics['condition']}"] = metrics
     if PartialState().is_main_process:
         print("\n" + scores_table(found) + "\n")

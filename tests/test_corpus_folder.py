@@ -4,8 +4,8 @@ import pytest
 from releases import folder, tiny_sounds
 
 from merhan.corpora import read_corpus
-from merhan.doctor import measure
 from merhan.errors import InputError
+from merhan.inspection import measure
 
 
 def test_folders_are_labels(tmp_path):

@@ -9,8 +9,8 @@ from releases.iemocap import COUNTS, HEADER, dialogue_names, make
 from merhan.corpora import read_corpus
 from merhan.corpora.iemocap_corpus import ABOUT, read
 from merhan.dataset import context_of
-from merhan.doctor import measure
 from merhan.errors import InputError
+from merhan.inspection import measure
 from merhan.protocols import split
 
 

@@ -8,8 +8,8 @@ import pytest
 from releases import mosei, tiny_sounds
 
 from merhan.corpora import Corpus, mosei_corpus, read_corpus
-from merhan.doctor import measure
 from merhan.errors import InputError
+from merhan.inspection import measure
 
 
 # A recipe has to take sentiments in: they are not in the vocabulary.

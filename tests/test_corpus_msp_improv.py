@@ -8,8 +8,8 @@ from releases.msp_improv import FREE_TEXT, MUTE, NEITHER, NO_DOMINANCE, RELABELL
 
 from merhan.corpora import read_corpus
 from merhan.corpora.msp_improv_corpus import ABOUT, read
-from merhan.doctor import measure
 from merhan.errors import InputError
+from merhan.inspection import measure
 from merhan.protocols import split
 
 

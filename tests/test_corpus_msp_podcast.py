@@ -9,8 +9,8 @@ from releases.msp_podcast import COLUMNS, NEITHER, NO_RECORDING, NO_TRANSCRIPT, 
 
 from merhan.corpora import read_corpus
 from merhan.corpora.msp_podcast_corpus import ABOUT, read
-from merhan.doctor import measure
 from merhan.errors import InputError
+from merhan.inspection import measure
 from merhan.protocols import split
 
 

@@ -9,8 +9,8 @@ from releases import tess, tiny_sounds
 
 from merhan.corpora import read_corpus
 from merhan.corpora.tess_corpus import ABOUT
-from merhan.doctor import measure
 from merhan.errors import InputError
+from merhan.inspection import measure
 
 
 def test_the_whole_release_has_the_published_counts(tmp_path):

@@ -15,6 +15,7 @@ from conftest import LABELS
 from hub_server import running_hub
 from huggingface_hub import ModelCard
 
+from merhan.dataset import Data
 from merhan.evaluation import evaluate_split
 from merhan.protocols import split
 from merhan.publishing import ALLOWED, export
@@ -65,10 +66,11 @@ def run(tmp_path, demo, trained_like, processor):
         stages=stages,
     )
     rows, protocol, _ = split(demo, None, 0)
-    folder = open_run(recipe, rows, protocol)
+    data = Data(rows, rows, protocol, [], [])
+    folder = open_run(recipe, data)
     torch.save({"hub_token": "hf_secret"}, folder / "training_args.bin")
     model = trained_like.eval()
-    metrics = evaluate_split(model, processor, rows, "test", folder / "evaluation", protocol)
+    metrics = evaluate_split(model, processor, data, "test", folder / "evaluation")
     export(folder, recipe, model, processor, {"test, audio+text": metrics})
     return folder
 

@@ -95,6 +95,8 @@ def read_corpus(
         raise InputError(f"data.options: the {name} reader does not take these ({error}).") from None
     where = str(source or name)
     rows, skipped, remarks = reader.read(source, **options)
+    if rows.empty:
+        raise InputError(f"{where}: holds no utterance of {name}.")
     if hasattr(reader, "LABELS"):
         words = zip(rows["source_label"], rows["utterance_id"], strict=True)
         rows = rows.assign(label=[map_label(word, reader.LABELS, f"{where}, {row}") for word, row in words])
@@ -135,7 +137,11 @@ def _relabel(rows: pd.DataFrame, label_map: Mapping[str, str | None]) -> tuple[p
 def _drop_unlabelled(
     rows: pd.DataFrame, reason: str, column: str = "source_label"
 ) -> tuple[pd.DataFrame, list[Skipped]]:
-    gone = rows[rows["label"].isna()]
-    columns = zip(gone["utterance_id"], gone[column], gone["source_label"], strict=True)
-    skipped = [Skipped(row, reason.format(word), own) for row, word, own in columns]
-    return rows[rows["label"].notna()].reset_index(drop=True), skipped
+    """Leave out rows without a label; the words of those that stand in a dialogue stay, as context."""
+    gone = rows["label"].isna()
+    columns = (rows.loc[gone, name] for name in ("utterance_id", column, "source_label"))
+    skipped = [Skipped(row, reason.format(word), own) for row, word, own in zip(*columns, strict=True)]
+    dialogue = rows.get("dialogue", pd.Series("", rows.index)).fillna("")
+    context = gone & (dialogue != "") & (rows["text"] != "")
+    rows = rows.assign(label=rows["label"].where(~gone, ""), audio=rows["audio"].where(~context, ""))
+    return rows[~gone | context].reset_index(drop=True), skipped
