@@ -31,6 +31,7 @@ CORPORA = (
     "emodb",
     "ravdess",
     "meld",
+    "cremad",
     "manifest",
     "table",
     "datasets",
