@@ -32,6 +32,7 @@ CORPORA = (
     "ravdess",
     "meld",
     "cremad",
+    "esd",
     "manifest",
     "table",
     "datasets",
