@@ -33,6 +33,7 @@ CORPORA = (
     "meld",
     "cremad",
     "esd",
+    "emovdb",
     "manifest",
     "table",
     "datasets",
