@@ -34,6 +34,7 @@ CORPORA = (
     "cremad",
     "esd",
     "emovdb",
+    "mead",
     "manifest",
     "table",
     "datasets",
