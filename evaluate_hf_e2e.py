@@ -17,6 +17,8 @@ from accelerate import PartialState
 from merhan.dataset import load_data
 from merhan.errors import InputError, exits_cleanly
 from merhan.evaluation import evaluate_split, load_checkpoint
+from merhan.leaks import known_leaks
+from merhan.provenance import record_of
 from merhan.recipe import DataRecipe, load_recipe
 from merhan.report import scores_table
 
@@ -27,8 +29,9 @@ def main():
     recipe = data_of(arguments)
     model, processor = load_checkpoint(arguments.checkpoint)
     data = load_data(recipe, model.config.modalities, only=arguments.split)
+    data.protocol["leaks"] = known_leaks(record_of(arguments.checkpoint), data.rows)
     folder = Path(arguments.output_dir or default_folder(arguments.checkpoint))
-    for note in data.notes:
+    for note in [*data.notes, *(f"leak: {leak}" for leak in data.protocol["leaks"])]:
         print(f"note: {note}")
     found = {}
     for condition in arguments.modalities or ["both"]:

@@ -16,6 +16,7 @@ from sklearn.neighbors import NearestNeighbors
 from merhan.errors import InputError, nearest
 from merhan.inspection import Facts
 from merhan.manifest import in_split
+from merhan.provenance import fingerprint
 
 
 KINDS = ("speaker", "session", "dialogue", "take", "audio", "text", "label-in-text", "validation", "weights")
@@ -71,6 +72,17 @@ def audit(
         found += _giveaways(rows)
     found += _same_rows(rows)
     return found + _trained_before(rows, histories or {})
+
+
+def known_leaks(record: Mapping[str, Any], rows: pd.DataFrame) -> list[str]:
+    """What a finished model's own record says about testing it on these rows, in words.
+
+    On the data of its training these are the leaks that its recipe accepted; on others, whether it was trained on their
+    corpus or their speakers.
+    """
+    if record.get("data", {}).get("fingerprint") == fingerprint(rows):
+        return record["protocol"]["leaks"]
+    return [str(leak) for leak in _trained_before(rows, {"the model": record})]
 
 
 def unaccepted(leaks: Sequence[Leak], accepted: Sequence[str]) -> list[Leak]:

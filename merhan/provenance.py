@@ -11,8 +11,9 @@ from typing import Any
 
 import pandas as pd
 import torch
+from transformers.utils import cached_file
 
-from merhan.recipe import ModelRecipe, Recipe
+from merhan.recipe import BUILT_IN, ModelRecipe, Recipe
 
 
 PACKAGES = (
@@ -53,13 +54,11 @@ def write_json(path: Path, content: Any):
 
 
 def _data(rows: pd.DataFrame) -> dict[str, Any]:
-    columns = ["utterance_id", "text", "label", "split"]
-    content = rows[columns].sort_values("utterance_id").to_csv(index=False)
     nameless = rows["speaker"] == "" if "speaker" in rows else pd.Series(True, rows.index)
     return {
         "corpora": sorted(rows["corpus"].unique()),
         "corpora_without_speakers": sorted(rows["corpus"][nameless].unique()),
-        "fingerprint": hashlib.sha256(content.encode()).hexdigest()[:16],
+        "fingerprint": fingerprint(rows),
         "splits": {name: len(part) for name, part in rows.groupby("split")},
         "speakers": {name: sorted(part["speaker"].unique()) for name, part in rows.groupby("split")}
         if "speaker" in rows
@@ -67,14 +66,26 @@ def _data(rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def fingerprint(rows: pd.DataFrame) -> str:
+    """Hash of what is learnt and measured: which rows, their words, labels and splits."""
+    columns = ["utterance_id", "text", "label", "split"]
+    content = rows[columns].sort_values("utterance_id").to_csv(index=False)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def record_of(checkpoint: str) -> dict[str, Any]:
+    """What a run's folder, a model folder or a Hub repository says of its own training; empty if it says nothing."""
+    try:
+        return json.loads(Path(cached_file(checkpoint, "provenance.json")).read_text())
+    except (OSError, ValueError):
+        return {}
+
+
 def histories(recipe: ModelRecipe) -> dict[str, Any]:
-    """What is known of the initial weights' own training: a local checkpoint of ours brings its record along."""
-    known = {}
-    for key, name in (("model.audio_backbone", recipe.audio_backbone), ("model.text_backbone", recipe.text_backbone)):
-        record = Path(name or "") / "provenance.json"
-        if name and record.is_file():
-            known[key] = json.loads(record.read_text())
-    return known
+    """What is known of the initial weights' own training: a checkpoint of ours brings its record along."""
+    names = {"model.audio_backbone": recipe.audio_backbone, "model.text_backbone": recipe.text_backbone}
+    pretrained = {key: name for key, name in names.items() if name not in (None, *BUILT_IN)}
+    return {key: record for key, name in pretrained.items() if (record := record_of(name))}
 
 
 def _origin(key: str, backbone: str | None, recipe: ModelRecipe) -> Any:

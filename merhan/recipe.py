@@ -15,6 +15,7 @@ from modeling_merhan import MerhanAudioConfig, MerhanConfig
 
 
 GROUPS = ("head", "audio", "text")
+BUILT_IN = ("light", "tiny")  # backbones that come from no checkpoint
 
 
 @dataclass

@@ -54,11 +54,12 @@ def write_report(metrics: Mapping[str, Any], path: Path):
     confusion = [[label, *row] for label, row in zip(labels, metrics["confusion_matrix"], strict=True)]
     fold = f", fold {protocol['fold']} of {protocol['folds']}" if "fold" in protocol else ""
     notes = "".join(f"\n* {note}" for note in metrics["notes"])
+    leaks = "".join(f"\n* **leak**, {leak}" for leak in protocol["leaks"])
     path.write_text(f"""# {metrics["split"]}, given {metrics["condition"]}
 
 Protocol `{protocol["name"]}` version {protocol["version"]} (hash `{protocol.get("hash", "none")}`){fold}.
 In brackets: 95 % intervals, bootstrap over {metrics["interval_clusters"]}.
-{notes}
+{notes}{leaks}
 
 {scores_table({metrics["condition"]: metrics})}
 

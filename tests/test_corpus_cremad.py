@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from releases import cremad
 
-from merhan.corpora import read_corpus
+from merhan.corpora import Skipped, read_corpus
 from merhan.corpora.cremad_corpus import ABOUT, SENTENCES, WHOSE, majority, read_votes
-from merhan.doctor import measure
 from merhan.errors import InputError
+from merhan.inspection import measure
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_real_recordings_are_read_with_their_real_votes(corpora):
     assert set(corpus.rows["gender"]) == {"male"} and set(corpus.rows["speaker"]) == {"cremad-1001", "cremad-1050"}
     happy = row(corpus.rows, "1001_IOM_HAP_XX")
     assert happy["label"] == "joy" and happy["text"] == "I'm on my way to the meeting."
-    assert measure(corpus.rows, "cremad")["duration"].between(1, 5).all()
+    assert measure(corpus.rows, "cremad")[0]["duration"].between(1, 5).all()
 
 
 # --- the synthetic release ---
@@ -91,7 +91,7 @@ def test_an_unknown_kind_of_label_is_refused(release):
 
 def test_the_silent_recording_is_left_out(release):
     corpus = read_corpus("cremad", release)
-    assert ("1076_MTI_SAD_XX.wav", "its recording holds no sound") in corpus.skipped
+    assert Skipped("1076_MTI_SAD_XX.wav", "its recording holds no sound") in corpus.skipped
     assert "cremad-1076_MTI_SAD_XX" not in set(corpus.rows["utterance_id"])
 
 

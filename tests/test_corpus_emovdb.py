@@ -7,8 +7,8 @@ from releases import emovdb
 
 from merhan.corpora import read_corpus
 from merhan.corpora.emovdb_corpus import ABOUT
-from merhan.doctor import measure
 from merhan.errors import InputError
+from merhan.inspection import measure
 
 
 @pytest.fixture(scope="module")
@@ -104,4 +104,4 @@ def test_folders_of_the_sorted_release_are_read(release, tmp_path):
 
 
 def test_both_rates_and_a_second_header_are_decoded(corpus):
-    assert measure(corpus.rows, "emovdb")["duration"].between(0.03, 0.11).all()
+    assert measure(corpus.rows, "emovdb")[0]["duration"].between(0.03, 0.11).all()

@@ -14,7 +14,7 @@ def test_folders_are_labels(tmp_path):
     assert rows["utterance_id"].tolist() == ["mine-anger/sub/anna_03", "mine-joy/anna_01", "mine-joy/ben_02"]
     assert set(rows["corpus"]) == {"mine"}
     assert rows["audio"].iloc[0] == str(tmp_path / "mine" / "anger" / "sub" / "anna_03.flac")
-    assert measure(rows, "mine")["duration"].tolist() == [0.1] * 3
+    assert measure(rows, "mine")[0]["duration"].tolist() == [0.1] * 3
 
 
 def test_folders_of_splits_above_those_of_labels(tmp_path):

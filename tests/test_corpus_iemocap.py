@@ -11,6 +11,7 @@ from merhan.corpora.iemocap_corpus import ABOUT, read
 from merhan.dataset import context_of
 from merhan.errors import InputError
 from merhan.inspection import measure
+from merhan.manifest import context_only
 from merhan.protocols import split
 
 
@@ -55,7 +56,9 @@ def test_counts_are_those_published(rows):
 
 def test_four_classes_per_session(release):
     rows = read_corpus("iemocap", release, FOUR).rows
-    assert rows["label"].value_counts().to_dict() == {"neutral": 1708, "joy": 1636, "anger": 1103, "sadness": 1084}
+    counts = {"neutral": 1708, "joy": 1636, "anger": 1103, "sadness": 1084}
+    assert rows["label"].value_counts().to_dict() == counts | {"": 10_039 - 5531}, "the other turns stay, as context"
+    rows = rows[rows["label"] != ""]
     table = rows.groupby(["session", "label"]).size().unstack()
     assert table["joy"].tolist() == [278, 327, 286, 303, 442]
     assert table["neutral"].tolist() == [384, 362, 320, 258, 384]
@@ -75,7 +78,7 @@ def test_happiness_and_excitement_stay_apart_by_default(release):
 def test_improvised_or_scripted_alone(release):
     for style, turns in (("improvised", 2943), ("scripted", 2588)):
         corpus = read_corpus("iemocap", release, FOUR, style=style)
-        assert len(corpus.rows) == turns
+        assert (corpus.rows["label"] != "").sum() == turns
         assert any(note.endswith(f"left out: dialogue that is not {style}") for note in corpus.notes)
     with pytest.raises(InputError, match="unknown style 'improvized'; did you mean 'improvised'"):
         read(release, style="improvized")
@@ -91,7 +94,8 @@ def test_speakers_are_told_by_the_turn_and_not_by_the_markers(rows):
 
 def test_both_actors_of_a_session_share_it(release, rows):
     assert rows.groupby("session")["speaker"].nunique().to_dict() == {f"iemocap-Ses0{n}": 2 for n in range(1, 6)}
-    parts, _ = split(read_corpus("iemocap", release, FOUR).rows, "leave-one-out:session", 4)
+    turns = read_corpus("iemocap", release, FOUR).rows
+    parts, _, _ = split(turns[~context_only(turns)], "loso:session", 4)
     speakers = {part: set(group["speaker"]) for part, group in parts.groupby("split")}
     assert speakers["test"] == {"iemocap-Ses05F", "iemocap-Ses05M"} and not speakers["test"] & speakers["train"]
 
@@ -172,7 +176,7 @@ def test_dimensions_are_valence_activation_dominance(rows):
 
 def test_recordings_are_single_turns(rows):
     assert "start" not in rows and "end" not in rows
-    assert measure(rows.reset_index().head(20), "iemocap")["duration"].tolist() == [0.1] * 20
+    assert measure(rows.reset_index().head(20), "iemocap")[0]["duration"].tolist() == [0.1] * 20
     assert rows.loc["iemocap-Ses01F_impro01_M000", "audio"].endswith("wav/Ses01F_impro01/Ses01F_impro01_M000.wav")
 
 

@@ -8,8 +8,8 @@ from releases import mead
 
 from merhan.corpora import read_corpus
 from merhan.corpora.mead_corpus import ABOUT
-from merhan.doctor import measure
 from merhan.errors import InputError
+from merhan.inspection import measure
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_common_and_generic_sentences_are_shared_across_emotions_and_specific_on
 
 def test_m4a_of_both_rates_is_decoded(corpus):
     some = corpus.rows.groupby("speaker").head(3)
-    assert measure(some, "mead")["duration"].between(0.09, 0.2).all()
+    assert measure(some, "mead")[0]["duration"].between(0.09, 0.2).all()
 
 
 def test_without_transcripts_there_is_no_text_and_a_remark(corpus):

@@ -12,12 +12,8 @@ from merhan.errors import InputError
 from merhan.inspection import measure
 
 
-# A recipe has to take sentiments in: they are not in the vocabulary.
-TAKEN_IN = {"negative": "negative", "positive": "positive"}
-
-
 def read(folder: Path) -> tuple[pd.DataFrame, Corpus]:
-    corpus = read_corpus("mosei", folder, TAKEN_IN)
+    corpus = read_corpus("mosei", folder)
     return corpus.rows.set_index("utterance_id"), corpus
 
 
@@ -34,11 +30,8 @@ def test_a_row(tmp_path):
     assert (row["start"], row["end"], row["turn"]) == (0.0, 0.802, 0)
 
 
-def test_a_sentiment_is_no_emotion_until_a_recipe_takes_it_in(tmp_path):
-    mosei.make(tmp_path)
-    with pytest.raises(InputError, match="label 'negative' is not in the vocabulary; map it with `data.label_map`"):
-        read_corpus("mosei", tmp_path, {"positive": "positive"})
-    rows, _ = read(tmp_path)
+def test_the_label_is_the_sentiment(tmp_path):
+    rows, _ = read(mosei.make(tmp_path))
     assert sorted(rows["label"].unique()) == ["negative", "neutral", "positive"]
 
 
@@ -69,7 +62,7 @@ def test_words_are_found_by_their_times_and_not_by_the_clip_number(tmp_path):
 def test_a_sentence_begins_with_its_recording_at_the_earliest(tmp_path):
     rows, _ = read(mosei.make(tmp_path))
     assert rows.loc["mosei-08d4NTXkSxw_0", "start"] == 0.0
-    measured = measure(rows.reset_index(), "mosei").set_index("utterance_id")
+    measured = measure(rows.reset_index(), "mosei")[0].set_index("utterance_id")
     np.testing.assert_allclose(measured["duration"], rows["end"] - rows["start"], atol=1e-3)
 
 
@@ -77,7 +70,7 @@ def test_cuts_have_no_times(tmp_path):
     rows, _ = read(mosei.make(tmp_path, audio="cuts"))
     assert "start" not in rows and "end" not in rows
     assert rows.loc["mosei--3g5yACwYnA_2", "audio"].endswith("Segmented_Audio/train/-3g5yACwYnA_2.wav")
-    assert measure(rows, "mosei")["duration"].tolist() == [0.1] * len(rows)
+    assert measure(rows, "mosei")[0]["duration"].tolist() == [0.1] * len(rows)
 
 
 def test_the_released_segments_are_not_taken_for_cuts(tmp_path):

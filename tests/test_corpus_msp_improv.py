@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from releases.msp_improv import FREE_TEXT, MUTE, NEITHER, NO_DOMINANCE, RELABELLED, TWICE, UNRATED, make, names
 
-from merhan.corpora import read_corpus
+from merhan.corpora import Skipped, read_corpus
 from merhan.corpora.msp_improv_corpus import ABOUT, read
 from merhan.errors import InputError
 from merhan.inspection import measure
@@ -60,7 +60,7 @@ def test_the_table_is_found_under_both_spellings(name, tmp_path):
 def test_sounds_are_named_msp_where_the_table_says_utd(release, rows):
     path = release / "Audio" / "session1" / "S01A" / "S" / "MSP-IMPROV-S01A-F01-S-FM01.wav"
     assert rows.loc["S01A-F01-S-FM01", "audio"] == str(path)
-    assert measure(rows.head(5), "x")["duration"].tolist() == [0.1] * 5
+    assert measure(rows.head(5), "x")[0]["duration"].tolist() == [0.1] * 5
 
 
 def test_labels_are_the_consensus_and_not_the_intended_emotion(rows):
@@ -76,7 +76,7 @@ def test_other_and_no_agreement_are_left_out(release):
 def test_both_actors_of_a_session_share_it(release, rows):
     assert rows["speaker"].nunique() == 12 and rows["session"].nunique() == 6
     assert rows.loc["S01A-F01-S-MF01", ["speaker", "gender"]].tolist() == ["msp_improv-F01", "female"]
-    parts, _ = split(read_corpus("msp_improv", release).rows, "leave-one-out:session", 2)
+    parts, _, _ = split(read_corpus("msp_improv", release).rows, "loso:session", 2)
     assert set(parts.loc[parts["split"] == "test", "speaker"]) == {"msp_improv-F03", "msp_improv-M03"}
 
 
@@ -122,8 +122,8 @@ def test_activation_that_runs_downwards_is_told(corpus, tmp_path):
 def test_one_modality_is_enough_and_none_is_not(corpus, rows):
     assert rows.loc[MUTE, ["audio", "text"]].tolist() == ["", "It\u2019s so lovely."]
     assert corpus.skipped == [
-        (NEITHER, "neither recording nor transcript"),
-        (UNRATED, "recording that nobody evaluated"),
+        Skipped(NEITHER, "neither recording nor transcript"),
+        Skipped(UNRATED, "recording that nobody evaluated"),
     ]
     assert corpus.remarks[:2] == [
         "1 of 479 turns have text alone: no recording found",

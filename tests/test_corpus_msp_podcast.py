@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from releases.msp_podcast import COLUMNS, NEITHER, NO_RECORDING, NO_TRANSCRIPT, STEREO, TURNS, make, write_table
 
-from merhan.corpora import read_corpus
+from merhan.corpora import Skipped, read_corpus
 from merhan.corpora.msp_podcast_corpus import ABOUT, read
 from merhan.errors import InputError
 from merhan.inspection import measure
@@ -85,9 +85,9 @@ def test_test_sets_are_not_thrown_together(release, corpus):
 
 
 def test_withheld_labels_are_counted(release, corpus):
-    assert ("MSP-PODCAST_test3_0002.wav", "recording without labels, as those of Test3 are") in corpus.skipped
+    assert Skipped("MSP-PODCAST_test3_0002.wav", "recording without labels, as those of Test3 are") in corpus.skipped
     third = read(release, tests=["Test1", "Test3"])
-    assert ("MSP-PODCAST_test3_0001.wav", "labels of Test3 are withheld") in third.skipped
+    assert Skipped("MSP-PODCAST_test3_0001.wav", "labels of Test3 are withheld") in third.skipped
     assert not third.rows["utterance_id"].str.contains("test3").any()
 
 
@@ -95,7 +95,7 @@ def test_an_unknown_speaker_is_nobody(release, corpus, rows):
     assert rows.loc[f"msp_podcast-{NO_TRANSCRIPT}", ["speaker", "gender"]].tolist() == ["", ""]
     assert "1 of 11 turns are of an unknown speaker: no split of them is speaker-independent" in corpus.remarks
     with pytest.raises(InputError, match="needs a speaker in every row"):
-        split(read_corpus("msp_podcast", release).rows, "leave-one-out:speaker", 0)
+        split(read_corpus("msp_podcast", release).rows, "loso:speaker", 0)
 
 
 def test_an_earlier_version_is_not_read(corpus, rows):
@@ -147,12 +147,12 @@ def test_without_raters_there_are_no_votes(tmp_path):
 def test_one_modality_is_enough_and_none_is_not(corpus, rows):
     mute, wordless = rows.loc[f"msp_podcast-{NO_RECORDING}"], rows.loc[f"msp_podcast-{NO_TRANSCRIPT}"]
     assert not mute["audio"] and mute["text"] and wordless["audio"] and not wordless["text"]
-    assert (f"{NEITHER}.wav", "neither recording nor transcript") in corpus.skipped
+    assert Skipped(f"{NEITHER}.wav", "neither recording nor transcript") in corpus.skipped
     assert "1 of 11 turns have text alone: no recording found" in corpus.remarks
 
 
 def test_the_stereo_outlier_is_kept_and_can_be_loaded(rows):
-    found = measure(rows.loc[[f"msp_podcast-{STEREO}", FIRST]].reset_index(), "x")
+    found, _ = measure(rows.loc[[f"msp_podcast-{STEREO}", FIRST]].reset_index(), "x")
     assert found["duration"].tolist() == pytest.approx([1600 / 44_100, 0.1])
 
 
@@ -184,7 +184,7 @@ def test_what_cannot_be_read_is_named(cells, message, one_turn):
 def test_a_rater_with_an_unknown_word_is_named(one_turn):
     source = one_turn()
     file = source / "labels_detailed.csv"
-    write_table(file, ("FileName", "EmoDetail"), [(TURNS[0][0], "WORKER1; Hapy; A:4; V:4; D:4;")])
+    write_table(file, ("FileName", "EmoDetail"), [(TURNS[0], "WORKER1; Hapy; A:4; V:4; D:4;")])
     with pytest.raises(InputError, match="labels_detailed.csv, line 2: label 'Hapy' .*did you mean 'Happy'"):
         read(source)
 

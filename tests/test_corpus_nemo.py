@@ -41,7 +41,7 @@ def test_rows_are_in_order_although_the_table_is_not(tmp_path):
 
 def test_lines_without_files_and_files_without_lines_are_counted(tmp_path):
     corpus = read_corpus("nemo", nemo.make(tmp_path))
-    assert [tuple(one) for one in corpus.skipped] == [
+    assert [one[:2] for one in corpus.skipped] == [
         ("SM0_fear_2.wav", "in data.tsv, but not in samples"),
         ("SM0_fear_99.wav", "in samples, but not in data.tsv"),
     ]

@@ -68,7 +68,7 @@ def test_ps_and_the_folders_of_pleasant_surprise_are_one_emotion(tmp_path):
 def test_aiff_named_wav_and_another_rate_are_decoded(tmp_path):
     rows = read_corpus("tess", tess.make(tmp_path)).rows
     odd = rows[rows["utterance_id"].isin(["tess-YAF_germ_angry", "tess-YAF_neat_fear", "tess-OAF_food_fear"])]
-    np.testing.assert_allclose(measure(odd, "tess")["duration"], [0.1] * 3, atol=1e-4)
+    np.testing.assert_allclose(measure(odd, "tess")[0]["duration"], [0.1] * 3, atol=1e-4)
 
 
 @pytest.mark.parametrize("group", tess.FOLDERS)

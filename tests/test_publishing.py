@@ -54,6 +54,9 @@ print("FOUND " + json.dumps(found))
 )
 
 
+LEAK = "session: 12.5% of test (6 rows), session 'demo-7' is also in train"
+
+
 @pytest.fixture
 def run(tmp_path, demo, trained_like, processor):
     """A finished run's folder, as train_hf_e2e.py leaves it, without the training."""
@@ -66,7 +69,7 @@ def run(tmp_path, demo, trained_like, processor):
         stages=stages,
     )
     rows, protocol, _ = split(demo, None, 0)
-    data = Data(rows, rows, protocol, [], [])
+    data = Data(rows, rows, protocol | {"leaks": [LEAK]}, [], [])
     folder = open_run(recipe, data)
     torch.save({"hub_token": "hf_secret"}, folder / "training_args.bin")
     model = trained_like.eval()
