@@ -3,8 +3,8 @@
 Required columns: `utterance_id`, `corpus`, `audio` (path, relative to the manifest's folder; empty = none), `text`
 (empty = none), `label` (of `merhan.emotions.VOCABULARY`). The optional ones are in `OPTIONAL`.
 
-A row of a dialogue may have an empty label: it is a turn that names no emotion, and what is said after it is said in its
-context. Such rows are read as context, and neither trained nor tested on.
+A row of a dialogue may have an empty label: it is a turn that names no emotion, and what is said after it is said in
+its context. Such rows are read as context, and neither trained nor tested on.
 """
 
 import os
