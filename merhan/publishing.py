@@ -18,7 +18,7 @@ from transformers import AutoModelForSequenceClassification, AutoProcessor
 import modeling_merhan
 from merhan.errors import InputError
 from merhan.metrics import SCORES
-from merhan.recipe import Recipe, save_recipe
+from merhan.recipe import Recipe, chooses_epoch, save_recipe
 from merhan.report import TITLES, scores_table
 from modeling_merhan import MerhanForSequenceClassification
 from processing_merhan import SAMPLING_RATE, MerhanProcessor
@@ -114,7 +114,7 @@ def card(
         splits=provenance["data"]["splits"],
         speakers=len(provenance["data"]["speakers"].get("train", ())),
         interval_clusters=first["interval_clusters"],
-        metric=TITLES[public.metric],
+        metric=TITLES[public.metric] if chooses_epoch(public, public.stages[-1]) else None,
         results=scores_table(found),
         picture=first["folder"],
         stages=public.stages,

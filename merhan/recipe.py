@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 from yaml import YAMLError
 
 from merhan.errors import InputError, nearest
+from merhan.metrics import SCORES
 from modeling_merhan import MerhanAudioConfig, MerhanConfig
 
 
@@ -90,7 +91,9 @@ class Recipe:
     run_name: str = MISSING
     seed: int = 0
     output_dir: str = "outputs"
-    metric: str = "uar"  # of validation, chooses the epoch: war, uar, macro_f1, weighted_f1
+    # Of validation, chooses each stage's epoch: war, uar, macro_f1, weighted_f1. With trainer.load_best_model_at_end:
+    # false none is chosen, the last one counts.
+    metric: str = "uar"
     data: DataRecipe = field(default_factory=DataRecipe)
     model: ModelRecipe = field(default_factory=ModelRecipe)
     stages: list[StageRecipe] = field(default_factory=list)
@@ -144,6 +147,11 @@ def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
     return _check(recipe, str(path))
 
 
+def chooses_epoch(recipe: Recipe, stage: StageRecipe) -> bool:
+    """Whether a stage keeps its best epoch by the validation metric; else it keeps its last."""
+    return (recipe.trainer | stage.trainer).get("load_best_model_at_end", True)
+
+
 def save_recipe(recipe: Recipe, path: str | Path):
     """Write the resolved recipe: what ran, with every default spelled out."""
     OmegaConf.save(OmegaConf.structured(recipe), path)
@@ -164,6 +172,8 @@ def _nearest_key(error: ConfigKeyError, schema: Any) -> str:
 def _check(recipe: Recipe, where: str) -> Recipe:
     known = {one.name for one in fields(TrainingArguments)}
     _check_keys(recipe.trainer, known, f"{where}: trainer")
+    if recipe.metric not in SCORES:
+        raise InputError(f"{where}: metric: unknown {recipe.metric!r}{nearest(recipe.metric, SCORES)}")
     if not recipe.stages:
         raise InputError(f"{where}: stages is empty; a run needs at least one.")
     for number, stage in enumerate(recipe.stages):
