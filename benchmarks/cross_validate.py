@@ -2,8 +2,8 @@
 
     python benchmarks/cross_validate.py --config configs/emodb.yaml --folds 5 --jobs 2
 
-A fold that is finished is not run again; an interrupted one goes on. Nothing is chosen on test. The pooled row joins the
-test rows of all folds (every utterance once); its interval draws speakers.
+A fold that is finished is not run again; an interrupted one goes on. Nothing is chosen on test. The pooled row joins
+the test rows of all folds (every utterance once); its interval draws speakers.
 """
 
 import argparse

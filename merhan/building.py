@@ -62,7 +62,7 @@ def build_processor(recipe: ModelRecipe, data: DataRecipe, train: pd.DataFrame) 
             if isinstance(audio, str)
             else Wav2Vec2FeatureExtractor(do_normalize=False)
         )
-        tokenizer = ByT5Tokenizer() if text is None else _tokenizer(text)
+        tokenizer = ByT5Tokenizer(extra_ids=0) if text is None else _tokenizer(text)
     if feature_extractor.sampling_rate != SAMPLING_RATE:
         raise InputError(f"model.audio_backbone: {audio!r} reads {feature_extractor.sampling_rate} Hz, not 16000.")
     return MerhanProcessor(

@@ -8,10 +8,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from merhan.comparison import as_table, compare, read_system
 from merhan.corpora import CORPORA, read_corpus
 from merhan.dataset import load_data
 from merhan.doctor import as_html, as_json, as_text, examine, raw_folder
 from merhan.errors import InputError, exits_cleanly
+from merhan.evaluation import cluster_column
 from merhan.leaks import unaccepted
 from merhan.manifest import read_manifest
 from merhan.preparation import prepare
@@ -87,50 +89,83 @@ def reader_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
+def run_compare(arguments: argparse.Namespace):
+    systems = [read_system(path, arguments.split) for path in arguments.predictions]
+    if len(systems) < 2:
+        raise InputError("compare: give two runs at least.")
+    differences = compare(systems, arguments.resamples, arguments.seed)
+    if arguments.json:
+        arguments.json.write_text(json.dumps([one._asdict() for one in differences], indent=2) + "\n")
+    clusters = cluster_column(systems[0].predictions)
+    print(f"{len(systems[0].predictions)} rows; intervals and p-values draw {clusters}s.\n\n{as_table(differences)}")
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="merhan", description="Corpora in, models out.")
     commands = top.add_subparsers(required=True, metavar="command")
+    for add in (add_prepare, add_doctor, add_audit, add_compare, add_publish):
+        add(commands)
+    return top
 
-    one = commands.add_parser("prepare", help="raw release -> 16 kHz FLAC and a manifest; goes on where it stopped")
-    one.add_argument(
+
+def add_prepare(commands: Any):
+    command = commands.add_parser("prepare", help="raw release -> 16 kHz FLAC and a manifest; goes on where it stopped")
+    command.add_argument(
         "corpus",
         choices=[*CORPORA, "all"],
         help="whose format to read; `table` for a CSV of your own, "
         "`all` for every corpus below the source, in one manifest",
     )
-    one.add_argument("source", help="the raw release's folder, a file, or the name of a `datasets` data set")
-    one.add_argument("out", type=Path, help="folder to write")
-    one.add_argument(
+    command.add_argument("source", help="the raw release's folder, a file, or the name of a `datasets` data set")
+    command.add_argument("out", type=Path, help="folder to write")
+    command.add_argument(
         "--label",
         action="append",
         default=[],
         metavar="WORD=OURS",
         help="merge labels, as excitement=joy, or drop them, as frustration= (may be repeated)",
     )
-    add_reader_options(one)
-    one.add_argument("--strict", action="store_true", help="other counts than the published ones are an error")
-    one.add_argument("--workers", type=int, help="recordings at a time (default: one per core)")
-    one.set_defaults(run=run_prepare)
+    add_reader_options(command)
+    command.add_argument("--strict", action="store_true", help="other counts than the published ones are an error")
+    command.add_argument("--workers", type=int, help="recordings at a time (default: one per core)")
+    command.set_defaults(run=run_prepare)
 
-    two = commands.add_parser("doctor", help="what is wrong with a manifest or a raw folder; exit code 1 if much")
-    two.add_argument("source", help="a manifest, or a folder with recordings")
-    two.add_argument("--corpus", choices=CORPORA, help="read the folder as this corpus, with labels and words")
-    add_reader_options(two)
-    two.add_argument("--json", type=Path, help="also write the diagnosis for a program")
-    two.add_argument("--html", type=Path, help="also write a page with pictures")
-    two.set_defaults(run=run_doctor)
 
-    three = commands.add_parser("audit", help="what the splits of a recipe's data share; exit code 1 if not accepted")
-    three.add_argument("--config", required=True, help="recipe")
-    three.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one key of the recipe")
-    three.set_defaults(run=run_audit)
+def add_doctor(commands: Any):
+    command = commands.add_parser("doctor", help="what is wrong with a manifest or a raw folder; exit code 1 if much")
+    command.add_argument("source", help="a manifest, or a folder with recordings")
+    command.add_argument("--corpus", choices=CORPORA, help="read the folder as this corpus, with labels and words")
+    add_reader_options(command)
+    command.add_argument("--json", type=Path, help="also write the diagnosis for a program")
+    command.add_argument("--html", type=Path, help="also write a page with pictures")
+    command.set_defaults(run=run_doctor)
 
-    four = commands.add_parser("publish", help="push a finished run's model to the Hub, and load it back to compare")
-    four.add_argument("folder", type=Path, help="the run's folder, as outputs/quickstart")
-    four.add_argument("repo_id", help="where to, as me/merhan-demo")
-    four.add_argument("--public", action="store_true", help="anyone may see it (default: only you)")
-    four.set_defaults(run=lambda given: publish(given.folder, given.repo_id, private=not given.public))
-    return top
+
+def add_audit(commands: Any):
+    command = commands.add_parser("audit", help="what the splits of a recipe's data share; exit code 1 if not accepted")
+    command.add_argument("--config", required=True, help="recipe")
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one key of the recipe")
+    command.set_defaults(run=run_audit)
+
+
+def add_compare(commands: Any):
+    command = commands.add_parser(
+        "compare", help="whether one system is better than another, and would be for other speakers"
+    )
+    command.add_argument("predictions", nargs="+", help="runs, evaluation folders, or predictions.parquet files")
+    command.add_argument("--split", default="test", help="of runs (default: test)")
+    command.add_argument("--resamples", type=int, default=5000, help="of bootstrap and randomisation (default: 5000)")
+    command.add_argument("--seed", type=int, default=0, help="of both (default: 0)")
+    command.add_argument("--json", type=Path, help="also write the figures for a program")
+    command.set_defaults(run=run_compare)
+
+
+def add_publish(commands: Any):
+    command = commands.add_parser("publish", help="push a finished run's model to the Hub, and load it back to compare")
+    command.add_argument("folder", type=Path, help="the run's folder, as outputs/quickstart")
+    command.add_argument("repo_id", help="where to, as me/merhan-demo")
+    command.add_argument("--public", action="store_true", help="anyone may see it (default: only you)")
+    command.set_defaults(run=lambda given: publish(given.folder, given.repo_id, private=not given.public))
 
 
 def add_reader_options(command: argparse.ArgumentParser):

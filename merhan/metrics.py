@@ -74,19 +74,27 @@ def intervals(
     Returns:
         score -> `[low, high]`.
     """
-    names, member = np.unique(clusters, return_inverse=True)
-    if len(names) < 2:
-        return {}
     # Every score is a function of the confusion counts, and these add up over clusters.
-    counts = np.zeros((len(names), num_labels, num_labels))
-    np.add.at(counts, (member, references, predictions), 1)
+    counts = counts_by_cluster(predictions, references, clusters, num_labels)
+    if len(counts) < 2:
+        return {}
 
     def statistic(drawn: np.ndarray, axis: int) -> np.ndarray:
         return scores_of_counts(np.moveaxis(counts[drawn], axis - 2, 0).sum(axis=0))
 
     options = {"n_resamples": 2000, "batch": 200, "method": "percentile", "rng": seed, "vectorized": True}
-    low, high = bootstrap((np.arange(len(names)),), statistic, **options).confidence_interval
+    low, high = bootstrap((np.arange(len(counts)),), statistic, **options).confidence_interval
     return {name: [float(a), float(b)] for name, a, b in zip(SCORES, low, high, strict=True)}
+
+
+def counts_by_cluster(
+    predictions: np.ndarray, references: np.ndarray, clusters: np.ndarray, num_labels: int
+) -> np.ndarray:
+    """Confusion counts of each cluster, `(clusters, references, predictions)`, in the order of the clusters' names."""
+    names, member = np.unique(clusters, return_inverse=True)
+    counts = np.zeros((len(names), num_labels, num_labels))
+    np.add.at(counts, (member, references, predictions), 1)
+    return counts
 
 
 def scores_of_counts(counts: np.ndarray) -> np.ndarray:
