@@ -133,6 +133,9 @@ class MerhanConfig(PreTrainedConfig):
         label_smoothing (`float`, *optional*, defaults to 0.0): share of the target spread evenly over all labels.
         focal_gamma (`float`, *optional*, defaults to 0.0): focusing exponent, 0 = cross-entropy (arXiv 1708.02002).
         class_weights (`list[float]`, *optional*): one factor per label on the loss of its rows.
+        temperature (`float`, *optional*, defaults to 1.0):
+            What the pipeline divides logits by before the softmax, so that its scores are chances that can be trusted;
+            fitted on validation after training (Guo et al. 2017, arXiv 1706.04599). `logits` are as before it.
     """
 
     model_type = "merhan"
@@ -155,6 +158,7 @@ class MerhanConfig(PreTrainedConfig):
     label_smoothing: float | int = 0.0
     focal_gamma: float | int = 0.0
     class_weights: list[float | int] | tuple[float | int, ...] | None = None
+    temperature: float | int = 1.0
 
     def __post_init__(self, **kwargs):
         self.audio_config = _sub_config(self.audio_config)

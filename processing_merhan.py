@@ -390,7 +390,7 @@ class EmotionRecognitionPipeline(Pipeline):
 
     def postprocess(self, logits: torch.Tensor, top_k: int | None = None) -> list[list[dict[str, Any]]]:
         names = self.model.config.id2label
-        ranked = logits.float().softmax(dim=-1).sort(dim=-1, descending=True)
+        ranked = (logits.float() / self.model.config.temperature).softmax(dim=-1).sort(dim=-1, descending=True)
         return [
             [{"label": names[index], "score": score} for index, score in zip(indices, scores, strict=True)][:top_k]
             for indices, scores in zip(ranked.indices.tolist(), ranked.values.tolist(), strict=True)

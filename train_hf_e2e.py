@@ -17,6 +17,7 @@ from transformers import set_seed
 from merhan.building import build_model, build_processor
 from merhan.dataset import EmotionDataset, load_data
 from merhan.errors import exits_cleanly
+from merhan.evaluation import calibrate
 from merhan.leaks import require_accepted
 from merhan.provenance import histories
 from merhan.publishing import export, publish
@@ -52,6 +53,7 @@ def main():
             recipe, stage, recipe.seed + number, model, processor, train, validation, folder / stage.name
         )
 
+    calibrate(model, processor, validation)
     found = evaluate_run(recipe, folder, model.eval(), processor, data)
     if PartialState().is_main_process:
         export(folder, recipe, model, processor, found)

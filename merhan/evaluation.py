@@ -12,9 +12,9 @@ from transformers import Trainer, TrainingArguments
 
 from merhan.dataset import Collator, Data, EmotionDataset, readable
 from merhan.errors import InputError
-from merhan.metrics import EmotionMetrics, intervals
+from merhan.metrics import EmotionMetrics, calibration, fit_temperature, intervals
 from merhan.provenance import write_json
-from merhan.report import confusion_picture, write_report
+from merhan.report import confusion_picture, reliability_picture, write_report
 from modeling_merhan import MerhanForSequenceClassification
 from processing_merhan import MerhanProcessor
 
@@ -32,7 +32,7 @@ def evaluate_split(
     condition: str | None = None,
     batch_size: int = 16,
 ) -> dict[str, Any]:
-    """Evaluate one split, and write `predictions.parquet`, `metrics.json`, `confusion.png` and `report.md`.
+    """Evaluate one split, and write `predictions.parquet`, `metrics.json`, two pictures and `report.md`.
 
     Args:
         data: what was read; the context of a turn comes from all of it.
@@ -62,12 +62,27 @@ def evaluate_split(
     predictions = table_of(part, logits, model.config.id2label)
     metrics = {"split": split, "condition": condition or "+".join(modalities), "folder": name}
     metrics |= {"notes": left_out, "protocol": data.protocol} | figures(predictions, list(model.config.label2id))
+    references = np.array(dataset.labels)
+    metrics["calibration"] = calibration(logits, references, model.config.temperature)
+    metrics["uncalibrated"] = calibration(logits, references)
     (folder / name).mkdir(parents=True, exist_ok=True)
     predictions.to_parquet(folder / name / "predictions.parquet", index=False)
     confusion_picture(metrics, folder / name / "confusion.png")
+    reliability_picture(metrics, folder / name / "reliability.png")
     write_report(metrics, folder / name / "report.md")
     write_json(folder / name / "metrics.json", metrics)
     return metrics
+
+
+def calibrate(
+    model: MerhanForSequenceClassification,
+    processor: MerhanProcessor,
+    validation: EmotionDataset,
+    batch_size: int = 16,
+):
+    """Fit the temperature that the pipeline's scores have, on validation rows, into the model's config."""
+    logits = predict(model, processor, validation, batch_size)
+    model.config.temperature = fit_temperature(logits, np.array(validation.labels))
 
 
 def predict(

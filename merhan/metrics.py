@@ -7,8 +7,19 @@
 import datasets
 import evaluate
 import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
 from scipy.stats import bootstrap
-from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support, recall_score
+from sklearn.metrics import (
+    brier_score_loss,
+    cohen_kappa_score,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    matthews_corrcoef,
+    precision_recall_fscore_support,
+    recall_score,
+)
 
 
 SCORES = ("war", "uar", "macro_f1", "weighted_f1")
@@ -44,7 +55,8 @@ def score(predictions: np.ndarray, references: np.ndarray, num_labels: int) -> d
         num_labels: number of classes. A class without a reference has no recall: it counts in neither UAR nor macro F1.
 
     Returns:
-        `war, uar, macro_f1, weighted_f1` in [0, 1], `n`, `per_class` (lists of `precision, recall, f1, support`) and
+        `war, uar, macro_f1, weighted_f1` in [0, 1], Cohen's `kappa` (None where one class alone is there) and Matthews'
+        `mcc` in [-1, 1], `n`, `per_class` (lists of `precision, recall, f1, support`) and
         `confusion_matrix` (reference by prediction).
     """
     labels = np.arange(num_labels)
@@ -56,6 +68,8 @@ def score(predictions: np.ndarray, references: np.ndarray, num_labels: int) -> d
         "uar": float(recall_score(references, predictions, average="macro", **options)),
         "macro_f1": float(f1_score(references, predictions, average="macro", **options)),
         "weighted_f1": float(f1_score(references, predictions, average="weighted", **options)),
+        "kappa": float(cohen_kappa_score(references, predictions, labels=labels)) if len(present) > 1 else None,
+        "mcc": float(matthews_corrcoef(references, predictions)),
         "n": len(references),
         "per_class": dict(
             zip(("precision", "recall", "f1", "support"), (values.tolist() for values in per_class), strict=True)
@@ -113,3 +127,54 @@ def scores_of_counts(counts: np.ndarray) -> np.ndarray:
             (f1 * support).sum(axis=-1) / total,
         ]
     )
+
+
+def fit_temperature(logits: np.ndarray, references: np.ndarray) -> float:
+    """What to divide logits by so that their softmax gives the least log loss (Guo et al. 2017, arXiv 1706.04599).
+
+    Args:
+        logits: `(rows, num_labels)`, of validation rows.
+        references: class ids `(rows,)`.
+    """
+
+    def loss(log_temperature: float) -> float:
+        scaled = log_softmax(logits / np.exp(log_temperature), axis=1)
+        return -scaled[np.arange(len(references)), references].mean()
+
+    # Between a twentieth and twenty: rows that are all right would ask for no temperature at all.
+    return float(np.exp(minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x))
+
+
+def calibration(logits: np.ndarray, references: np.ndarray, temperature: float = 1.0, bins: int = 15) -> dict:
+    """How far the chance that a model gives to its answer is the share of its answers that are right.
+
+    Args:
+        logits: `(rows, num_labels)`.
+        references: class ids `(rows,)`.
+        temperature: that the logits are divided by.
+        bins: of equal width, for the expected calibration error.
+
+    Returns:
+        `temperature`, `ece` in [0, 1] (Naeini et al. 2015), `brier` in [0, 2], `log_loss` in nats, `top2` (share of
+        rows whose label is among the two likeliest), and the filled bins as lists `confidence, accuracy, count`.
+    """
+    chances = softmax(logits.astype(np.float64) / temperature, axis=1)
+    labels = np.arange(chances.shape[1])
+    confidence, right = chances.max(axis=1), chances.argmax(axis=1) == references
+    member = np.minimum((confidence * bins).astype(int), bins - 1)
+    count = np.bincount(member, minlength=bins)
+    filled = count > 0
+    sums = (np.bincount(member, weights=values, minlength=bins)[filled] for values in (confidence, right))
+    mean_confidence, accuracy = (total / count[filled] for total in sums)
+    return {
+        "temperature": temperature,
+        "ece": float((count[filled] * np.abs(accuracy - mean_confidence)).sum() / len(references)),
+        "brier": float(brier_score_loss(references, chances, labels=labels, scale_by_half=False)),
+        "log_loss": float(log_loss(references, chances, labels=labels)),
+        "top2": float((np.argsort(-chances, axis=1)[:, :2] == references[:, None]).any(axis=1).mean()),
+        "bins": {
+            "confidence": mean_confidence.tolist(),
+            "accuracy": accuracy.tolist(),
+            "count": count[filled].tolist(),
+        },
+    }

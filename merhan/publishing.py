@@ -40,7 +40,7 @@ ALLOWED = (
     "recipe.yaml",
     "provenance.json",
     "evaluation/*/metrics.json",
-    "evaluation/*/confusion.png",
+    "evaluation/*/*.png",
 )
 
 
@@ -60,7 +60,7 @@ def export(
         save_recipe(without_paths(recipe), part / "recipe.yaml")
         shutil.copy(run / "provenance.json", part)
         for file in (run / "evaluation").glob("*/*"):
-            if file.name in ("metrics.json", "confusion.png"):
+            if file.name == "metrics.json" or file.suffix == ".png":
                 (part / "evaluation" / file.parent.name).mkdir(parents=True, exist_ok=True)
                 shutil.copy(file, part / "evaluation" / file.parent.name)
         card(recipe, json.loads((run / "provenance.json").read_text()), model, found).save(part / "README.md")
@@ -117,6 +117,8 @@ def card(
         metric=TITLES[public.metric] if chooses_epoch(public, public.stages[-1]) else None,
         results=scores_table(found),
         picture=first["folder"],
+        calibration=first["calibration"],
+        uncalibrated=first["uncalibrated"],
         stages=public.stages,
         hardware=provenance["hardware"],
     )

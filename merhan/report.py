@@ -48,6 +48,16 @@ def class_table(metrics: Mapping[str, Any]) -> str:
     return markdown_table(["class", "precision", "recall", "F1", "support"], rows)
 
 
+def calibration_table(metrics: Mapping[str, Any]) -> str:
+    """Whether confidence can be trusted, with the fitted temperature and without."""
+    rows = [
+        [name, f"{found['temperature']:.2f}", *(f"{found[score]:.3f}" for score in ("ece", "brier", "log_loss"))]
+        for name, found in (("as fitted on validation", metrics["calibration"]), ("none", metrics["uncalibrated"]))
+    ]
+    header = ["calibration", "temperature", "expected calibration error", "Brier", "log loss"]
+    return markdown_table(header, rows)
+
+
 def write_report(metrics: Mapping[str, Any], path: Path):
     """A page that says what was measured on what, with the figures behind it."""
     protocol, labels = metrics["protocol"], metrics["labels"]
@@ -70,6 +80,10 @@ Rows are the labels, columns the predictions:
 {markdown_table(["", *labels], confusion)}
 
 ![confusion matrix](confusion.png)
+
+{calibration_table(metrics)}
+
+![reliability diagram](reliability.png)
 """)
 
 
@@ -86,5 +100,23 @@ def confusion_picture(metrics: Mapping[str, Any], path: Path):
     for text, count in zip(display.text_.flat, counts.flat, strict=True):
         text.set_text(f"{count}")
     axes.set(xlabel="predicted", ylabel="labelled", title=f"UAR {metrics['uar']:.3f}, n = {metrics['n']}")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def reliability_picture(metrics: Mapping[str, Any], path: Path):
+    """Confidence against the share that is right; on the diagonal the model knows how sure it may be."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(4.5, 4.5), layout="constrained")
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    for name, color in (("uncalibrated", "0.6"), ("calibration", "tab:blue")):
+        bins = metrics[name]["bins"]
+        share = np.array(bins["count"]) / sum(bins["count"])
+        label = f"temperature {metrics[name]['temperature']:.2f}, ECE {metrics[name]['ece']:.3f}"
+        axes.plot(bins["confidence"], bins["accuracy"], color=color, linewidth=1)
+        axes.scatter(bins["confidence"], bins["accuracy"], s=20 + 400 * share, color=color, label=label)
+    axes.legend(loc="upper left", frameon=False, markerscale=0.5)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="share that is right", aspect="equal")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

@@ -3,11 +3,19 @@
 import evaluate
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, cohen_kappa_score, f1_score, matthews_corrcoef
 
 from merhan import metrics
 from merhan.evaluation import cluster_column
-from merhan.metrics import SCORES, EmotionMetrics, intervals, score, scores_of_counts
+from merhan.metrics import (
+    SCORES,
+    EmotionMetrics,
+    calibration,
+    fit_temperature,
+    intervals,
+    score,
+    scores_of_counts,
+)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -20,6 +28,8 @@ def test_scores_equal_scikit_learn(seed):
     assert found["uar"] == pytest.approx(balanced_accuracy_score(references, predictions))
     assert found["macro_f1"] == pytest.approx(f1_score(references, predictions, average="macro"))
     assert found["weighted_f1"] == pytest.approx(f1_score(references, predictions, average="weighted"))
+    assert found["kappa"] == pytest.approx(cohen_kappa_score(references, predictions))
+    assert found["mcc"] == pytest.approx(matthews_corrcoef(references, predictions))
     counts = scores_of_counts(np.array(found["confusion_matrix"], dtype=float))
     np.testing.assert_allclose(counts, [found[name] for name in SCORES])
     assert np.sum(found["confusion_matrix"]) == found["n"] == sum(found["per_class"]["support"]) == 65
@@ -28,7 +38,8 @@ def test_scores_equal_scikit_learn(seed):
 def test_a_class_without_references_counts_in_no_mean():
     found = score(np.array([0, 0, 2]), np.array([0, 0, 0]), 4)
     assert found["uar"] == pytest.approx(2 / 3) and found["per_class"]["support"] == [3, 0, 0, 0]
-    assert score(np.array([1]), np.array([1]), 4)["uar"] == 1.0
+    alone = score(np.array([1]), np.array([1]), 4)
+    assert alone["uar"] == 1.0 and alone["kappa"] is None, "chance agreement is certain there"
 
 
 def test_the_module_loads_by_path_without_a_network():
@@ -54,6 +65,35 @@ def test_intervals_widen_with_the_likeness_within_speakers():
     assert width(alike) > 3 * width(apart)
     assert intervals(apart, references, np.zeros(800), 4) == {}, "one speaker tells nothing of others"
     assert intervals(apart, references, speakers, 4) == intervals(apart, references, speakers, 4)
+
+
+def overconfident(temperature: float, rows: int = 4000) -> tuple[np.ndarray, np.ndarray]:
+    """Logits whose softmax is right at one temperature, and labels drawn from it."""
+    rng = np.random.default_rng(0)
+    logits = temperature * rng.normal(0, 1.5, (rows, 4))
+    chances = np.exp(logits / temperature)
+    chances /= chances.sum(axis=1, keepdims=True)
+    return logits, np.array([rng.choice(4, p=row) for row in chances])
+
+
+def test_the_temperature_is_found_and_mends_confidence():
+    logits, references = overconfident(3.0)
+    found = fit_temperature(logits[:2000], references[:2000])
+    assert found == pytest.approx(3.0, rel=0.1)
+    before, after = (calibration(logits[2000:], references[2000:], t) for t in (1.0, found))
+    assert after["ece"] < 0.04 < 0.15 < before["ece"]
+    assert after["log_loss"] < before["log_loss"] and after["brier"] < before["brier"]
+    assert after["top2"] == before["top2"], "the order of the answers stays"
+
+
+def test_calibration_of_cases_known_by_hand():
+    sure = np.array([[9.0, -9.0], [9.0, -9.0]])
+    assert calibration(sure, np.array([0, 0]))["ece"] < 1e-6
+    half = calibration(sure, np.array([0, 1]))
+    assert half["ece"] == pytest.approx(0.5) and half["brier"] == pytest.approx(1.0)
+    assert half["bins"]["count"] == [2] and half["top2"] == 1.0
+    even = calibration(np.zeros((4, 4)), np.array([0, 1, 2, 3]))
+    assert even["log_loss"] == pytest.approx(np.log(4)) and even["ece"] == pytest.approx(0)
 
 
 def test_what_is_drawn(demo):

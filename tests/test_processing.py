@@ -246,6 +246,18 @@ def test_pipeline_reads_every_form_of_input(recogniser, tone):
     assert len(recogniser(path, top_k=1)) == 1
 
 
+def test_scores_are_calibrated_by_the_temperature(recogniser, processor):
+    def scores() -> torch.Tensor:
+        found = {one["label"]: one["score"] for one in recogniser(text="the dinner was lovely")}
+        return torch.tensor([found[label] for label in recogniser.model.config.label2id])
+
+    with torch.no_grad():
+        logits = recogniser.model(**processor(text="the dinner was lovely")).logits[0]
+    for temperature in (1.0, 2.5):
+        recogniser.model.config.temperature = temperature
+        torch.testing.assert_close(scores(), (logits / temperature).softmax(-1))
+
+
 def test_pipeline_batches_equal_single_calls(recogniser, tone):
     long, short = tone("long.wav", seconds=2.0), tone("short.wav", seconds=0.7)
     mixed = [

@@ -138,6 +138,7 @@ def test_the_model_folder_holds_the_allow_list_and_no_path(run, tmp_path):
         "config.json",
         "evaluation/test/confusion.png",
         "evaluation/test/metrics.json",
+        "evaluation/test/reliability.png",
         "model.safetensors",
         "modeling_merhan.py",
         "processing_merhan.py",
