@@ -22,6 +22,7 @@ This file is copied beside every checkpoint and loads alone: it imports nothing 
 import functools
 import io
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from transformers.processing_utils import ProcessorMixin
 
 
 SAMPLING_RATE = 16_000
+_FIELDS = ("audio", "text", "speaker", "context")  # of an utterance
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
 
 
@@ -91,9 +93,12 @@ def decode_audio(
         start, end: seconds within the recording; what lies outside is not read.
 
     Raises:
-        AudioError: nothing there, not sound, no samples, NaN or infinite samples. Names the source.
+        AudioError: nothing there, not sound, shorter than its header says, no samples, NaN or infinite samples, a span
+            that is none. Names the source.
     """
     name = _name(source)
+    if (start or 0) < 0 or (end is not None and end <= (start or 0)):
+        raise AudioError(f"{name}: has no sound{_span(start, end)}; mend the manifest's start and end (seconds).")
     if isinstance(source, Mapping):
         waveform, rate = _from_array(source, name)
         waveform = waveform[:, _samples(start, rate, 0) : _samples(end, rate, waveform.shape[1])]
@@ -130,15 +135,25 @@ def _from_array(source: Mapping[str, Any], name: str) -> tuple[np.ndarray, int]:
         raise AudioError(f"{name}: has {array.ndim} dimensions; give (samples,) or (samples, channels).")
     if array.shape[0] > array.shape[1] > 0:
         array = array.T
-    if np.issubdtype(array.dtype, np.integer):
+    if np.issubdtype(array.dtype, np.signedinteger) and array.itemsize <= 4:
         array = array / (np.iinfo(array.dtype).max + 1)
-    return array.astype(np.float32), int(source["sampling_rate"])
+    elif not np.issubdtype(array.dtype, np.floating):
+        raise AudioError(f"{name}: holds {array.dtype}, whose range says nothing; give floats in [-1, 1], or int16.")
+    rate = source["sampling_rate"]
+    if not isinstance(rate, (int, float, np.number)) or rate <= 0:
+        raise AudioError(f"{name}: has a sampling_rate of {rate!r}; give samples per second.")
+    return array.astype(np.float32), int(rate)
 
 
 def _decode(source: Any, name: str, start: float | None, end: float | None) -> tuple[np.ndarray, int]:
     """File or bytes -> `(channels, samples)` float32 and its rate."""
     import soundfile
 
+    if not isinstance(source, (str, os.PathLike, bytes)):
+        raise AudioError(
+            f"{name}: is of type {type(source).__name__}; give a path, bytes, or an array with its rate as "
+            f'{{"array": ..., "sampling_rate": ...}}.'
+        )
     if not isinstance(source, bytes) and not Path(source).is_file():
         raise AudioError(f"{name}: no such file; check the manifest's audio column and its root folder.")
     try:
@@ -146,7 +161,9 @@ def _decode(source: Any, name: str, start: float | None, end: float | None) -> t
             first = min(_samples(start, file.samplerate, 0), file.frames)
             last = min(_samples(end, file.samplerate, file.frames), file.frames)
             file.seek(first)
-            return file.read(max(last - first, 0), dtype="float32", always_2d=True).T, file.samplerate
+            waveform = file.read(max(last - first, 0), dtype="float32", always_2d=True).T
+            _refuse_truncated(name, file.extra_info, last - first, waveform.shape[1])
+            return waveform, file.samplerate
     except soundfile.LibsndfileError as error:
         _refuse_non_audio(source, name)
         return _decode_with_av(source, name, start, end, error)
@@ -160,6 +177,16 @@ def _refuse_non_audio(source: Any, name: str):
         raise AudioError(f"{name}: is a Git LFS pointer, not audio; run `git lfs pull` where the corpus was cloned.")
 
 
+def _refuse_truncated(name: str, log: str, expected: int, read: int):
+    """A copy that was cut off opens without an error: its header says more than there is, or frames are missing."""
+    # libsndfile's own words on a wav's or aiff's sound. Streams that were written to a pipe declare the largest size.
+    declared = re.search(r"(?:data|SSND)\s*: (\d+) \(should be (\d+)\)", log)
+    cut = declared and int(declared[2]) < int(declared[1]) < 2**31 - 1
+    # Other formats: an mp3's own count may be off by a frame or two.
+    if cut or read < 0.9 * expected:
+        raise AudioError(f"{name}: ends before its header says, it was cut off; copy it again from its source.")
+
+
 def _decode_with_av(
     source: Any, name: str, start: float | None, end: float | None, reason: Exception
 ) -> tuple[np.ndarray, int]:
@@ -171,11 +198,15 @@ def _decode_with_av(
         ) from None
     try:
         with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as container:
+            if not container.streams.audio:
+                raise AudioError(f"{name}: has no sound track; drop it, or give its words alone.")
             stream = container.streams.audio[0]
             rate = stream.codec_context.sample_rate
             planar = av.AudioResampler(format="fltp")
             decoded = (part for frame in container.decode(stream) for part in planar.resample(frame))
             waveform = np.concatenate([part.to_ndarray() for part in decoded], axis=1)
+    except AudioError:
+        raise
     except (av.error.FFmpegError, IndexError, ValueError) as error:
         raise AudioError(f"{name}: is not readable as audio ({error or reason}); copy it again or drop it.") from None
     return waveform[:, _samples(start, rate, 0) : _samples(end, rate, waveform.shape[1])], rate
@@ -209,7 +240,7 @@ class MerhanProcessor(ProcessorMixin):
             transformers 5 cannot hold an absent one; the other part is never called.
         min_seconds, max_seconds: bounds on the sound of one utterance, see [`load_audio`].
         max_tokens: bound on the text, special tokens included. It cuts the context, oldest turn first, **never the
-            current turn**: that stays whole up to the tokenizer's `model_max_length`.
+            current turn**: that stays whole up to the tokenizer's `model_max_length`, which bounds `max_tokens` too.
         context_turns: how many earlier turns of the dialogue the model reads.
         use_speaker: whether the speaker's name stands in the text.
         turn_template: how a turn with a known speaker is written.
@@ -244,7 +275,9 @@ class MerhanProcessor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         return ["input_values", "audio_attention_mask", "input_ids", "attention_mask"]
 
-    def __call__(self, audio: Any = None, text: Any = None, speaker: Any = None, context: Any = None) -> BatchFeature:
+    def __call__(
+        self, audio: Any = None, text: Any = None, speaker: Any = None, context: Any = None, return_tensors: str = "pt"
+    ) -> BatchFeature:
         """Tensors for one utterance, or for a list of them.
 
         Args:
@@ -253,19 +286,22 @@ class MerhanProcessor(ProcessorMixin):
             speaker: who says it, or `None`; or a list.
             context: the turns before, oldest first, each a string or `{"speaker": ..., "text": ...}`; or a list of
                 such lists, one for each utterance.
+            return_tensors: `"pt"`; there is nothing else.
 
         Returns:
             `input_values` and `audio_attention_mask` `(batch, samples)`, `input_ids` and `attention_mask`
             `(batch, tokens)`; a modality that no row has is absent, a row without it has a mask of zeros.
+
+        Raises:
+            AudioError: as [`decode_audio`].
+            ValueError: lists of several lengths, or a single value beside a list; words that are no string; nothing to
+                read.
         """
-        if not any(isinstance(value, list) for value in (audio, text, speaker)):
-            audio, text, speaker, context = [audio], [text], [speaker], [context]
-        size = max(len(value) for value in (audio, text) if isinstance(value, list))
-        audio, text, speaker, context = (
-            [None] * size if value is None else value for value in (audio, text, speaker, context)
-        )
-        waveforms = [None if one is None else self.load_audio(one) for one in audio]
-        tokens = [self.encode_text(*one) for one in zip(text, speaker, context, strict=True)]
+        if return_tensors != "pt":
+            raise ValueError(f"return_tensors: there is 'pt' alone, not {return_tensors!r}.")
+        rows = _rows(audio, text, speaker, context)
+        waveforms = [None if row["audio"] is None else self.load_audio(row["audio"]) for row in rows]
+        tokens = [self.encode_text(row["text"], row["speaker"], row["context"]) for row in rows]
         return self.pad(waveforms, tokens)
 
     def load_audio(self, source: Any, start: float | None = None, end: float | None = None) -> np.ndarray:
@@ -276,8 +312,10 @@ class MerhanProcessor(ProcessorMixin):
         """Token ids of a turn and what of its context fits; `None` where there are no words.
 
         Raises:
-            ValueError: the turn alone is longer than the text backbone can read.
+            ValueError: the turn alone is longer than the text backbone can read, or is no string.
         """
+        if text is not None and not isinstance(text, str):
+            raise ValueError(f"text: {text!r} is no string; give the words, or None where there are none.")
         if not text or not text.strip():
             return None
         turn = self._turn({"speaker": speaker, "text": text})
@@ -288,17 +326,19 @@ class MerhanProcessor(ProcessorMixin):
                 f"{self.tokenizer.model_max_length}, and a turn is never truncated; split it into several."
             )
         earlier = list(context or ())[len(context or ()) - self.context_turns :] if self.context_turns else []
-        before = " ".join(self._turn(one) for one in earlier)
+        before = " ".join(filter(None, map(self._turn, earlier)))
+        longest = min(self.max_tokens, self.tokenizer.model_max_length)
         specials = [self.tokenizer.num_special_tokens_to_add(pair=pair) for pair in (False, True)]
-        if not before or len(ids) - specials[0] + specials[1] >= self.max_tokens:
+        if not before or len(ids) - specials[0] + specials[1] >= longest:
             return ids
-        return self.tokenizer(turn, before, truncation="only_second", max_length=self.max_tokens)["input_ids"]
+        return self.tokenizer(turn, before, truncation="only_second", max_length=longest)["input_ids"]
 
     def _turn(self, turn: str | Mapping[str, str | None]) -> str:
         turn = {"text": turn} if isinstance(turn, str) else turn
-        if self.use_speaker and turn.get("speaker"):
-            return self.turn_template.format(speaker=turn["speaker"], text=turn["text"])
-        return turn["text"]
+        words = turn.get("text") or ""
+        if words and self.use_speaker and turn.get("speaker"):
+            return self.turn_template.format(speaker=turn["speaker"], text=words)
+        return words
 
     def pad(self, waveforms: Sequence[np.ndarray | None], tokens: Sequence[list[int] | None]) -> BatchFeature:
         """Loaded sound and encoded text, one each per row, as one padded batch with both masks."""
@@ -340,6 +380,24 @@ class MerhanProcessor(ProcessorMixin):
             raise ValueError(f"Utterances {rows} of the batch have neither audio nor text; give either.")
 
 
+def _rows(audio: Any, text: Any, speaker: Any, context: Any) -> list[dict[str, Any]]:
+    """One utterance, or lists of them in columns -> `[{"audio", "text", "speaker", "context"}, ...]`."""
+    columns = {"audio": audio, "text": text, "speaker": speaker, "context": context}
+    lists = {name: len(columns[name]) for name in _FIELDS[:3] if isinstance(columns[name], (list, tuple))}
+    if not lists:
+        return [columns]
+    size = next(iter(lists.values()))
+    for name, column in columns.items():
+        if column is None:
+            columns[name] = [None] * size
+        elif not isinstance(column, (list, tuple)) or len(column) != size:
+            given = f"a list of {len(column)}" if isinstance(column, (list, tuple)) else "a single value"
+            raise ValueError(f"{name}: is {given} beside a list of {size}; give one for each utterance, or None.")
+    if any(isinstance(turns, (str, Mapping)) for turns in columns["context"]):
+        raise ValueError("context: give a list of turns for each utterance, or None.")
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
 def _present(items: Sequence[Any]) -> torch.Tensor:
     return torch.tensor([[item is not None] for item in items]).long()
 
@@ -367,7 +425,9 @@ class EmotionRecognitionPipeline(Pipeline):
     def __call__(self, audio: Any = None, text: Any = None, batch_size: int = 8, **kwargs) -> list:
         fields = {name: kwargs.pop(name, None) for name in ("speaker", "context")}
         many = isinstance(audio, (list, tuple)) or isinstance(text, (list, tuple))
-        utterances = _utterances(audio, text, **fields) if many else [_utterance(audio, text=text, **fields)]
+        utterances = [_utterance(row.pop("audio"), **row) for row in _rows(audio, text, **fields)]
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size: {batch_size!r} is not a number of utterances; give 1 or more.")
         batches = (utterances[first : first + batch_size] for first in range(0, len(utterances), batch_size))
         results = [
             one
@@ -397,9 +457,6 @@ class EmotionRecognitionPipeline(Pipeline):
         ]
 
 
-_FIELDS = ("audio", "text", "speaker", "context")
-
-
 def _utterance(item: Any, **fields: Any) -> dict[str, Any]:
     """One input in any of its forms -> `{"audio", "text", "speaker", "context"}`."""
     if isinstance(item, Mapping) and "array" not in item:
@@ -409,16 +466,6 @@ def _utterance(item: Any, **fields: Any) -> dict[str, Any]:
     else:
         fields["audio"] = item
     return {name: fields.get(name) for name in _FIELDS}
-
-
-def _utterances(audio: Any, text: Any, speaker: Any, context: Any) -> list[dict[str, Any]]:
-    columns = {"audio": audio, "text": text, "speaker": speaker, "context": context}
-    sizes = {name: len(column) for name, column in columns.items() if isinstance(column, (list, tuple))}
-    if len(set(sizes.values())) > 1:
-        raise ValueError(f"Lists must be of one length; got {sizes}.")
-    size = next(iter(sizes.values()))
-    rows = ({name: (column or [None] * size)[row] for name, column in columns.items()} for row in range(size))
-    return [_utterance(row.pop("audio"), **row) for row in rows]
 
 
 MerhanProcessor.register_for_auto_class()

@@ -91,16 +91,31 @@ def _convert(job: tuple[str, str, float, float, Path]) -> Outcome:
     if not audio:
         return Outcome(0.0, "", False)
     path = folder / f"{quote(utterance, safe='')}.flac"
-    if path.is_file():
-        return Outcome(soundfile.info(path).duration, "", False)
     try:
+        origin = _origin(Path(audio), start, end)
+        if path.is_file() and (seconds := _duration(path, origin)):
+            return Outcome(seconds, "", False)
         waveform = load_audio(audio, *segment(start, end), min_seconds=0.0)
-    except AudioError as error:
+    except (AudioError, OSError) as error:
         return Outcome(0.0, str(error), False)
     temporary = path.with_suffix(".part")
-    soundfile.write(temporary, waveform, SAMPLING_RATE, format="FLAC")
+    with soundfile.SoundFile(temporary, "w", SAMPLING_RATE, channels=1, format="FLAC") as file:
+        file.comment = origin
+        file.write(waveform)
     temporary.replace(path)
     return Outcome(len(waveform) / SAMPLING_RATE, "", True)
+
+
+def _origin(audio: Path, start: float, end: float) -> str:
+    """What a FLAC was made of. Its own name says too little: a table's rows are numbered, and a line may go."""
+    found = audio.stat()
+    return f"{audio.name} {found.st_size} {found.st_mtime_ns} {start} {end}"
+
+
+def _duration(path: Path, origin: str) -> float:
+    """Seconds of a FLAC that was made of this; 0 for any other."""
+    with soundfile.SoundFile(path) as file:
+        return file.frames / file.samplerate if file.comment == origin else 0.0
 
 
 def finish(rows: pd.DataFrame, outcomes: list[Outcome], out: Path) -> pd.DataFrame:

@@ -117,6 +117,18 @@ def test_each_failure_names_the_file_and_the_fault(tmp_path, tone):
     refuses("nan.wav", "NaN")
     with pytest.raises(AudioError, match="sampling_rate"):
         load_audio({"array": np.zeros(8)})
+    for name in ("half.wav", "half.aiff", "half.flac", "half.mp3"):
+        whole = tone(name, seconds=2.0).read_bytes()
+        refuses(name, "cut off|not readable", whole[: len(whole) // 2])
+    for start, end in ((-0.3, None), (1.0, 0.5)):
+        with pytest.raises(AudioError, match="mend the manifest's start and end"):
+            load_audio(tone(), start, end)
+    with pytest.raises(AudioError, match="int64"):
+        load_audio({"array": [1, 2, 3], "sampling_rate": RATE})
+    with pytest.raises(AudioError, match="sampling_rate of None"):
+        load_audio({"array": np.zeros(8), "sampling_rate": None})
+    with pytest.raises(AudioError, match="is of type ndarray"):
+        load_audio(np.zeros(8))
     with pytest.raises(AudioError, match="3 dimensions"):
         load_audio({"array": np.zeros((2, 2, 8)), "sampling_rate": RATE})
 
@@ -277,8 +289,18 @@ def test_pipeline_batches_equal_single_calls(recogniser, tone):
 
 
 def test_pipeline_explains_bad_input(recogniser, tone):
-    with pytest.raises(ValueError, match="one length"):
-        recogniser([str(tone())], text=["a", "b"])
+    for text in ("no", ["a", "b"]):
+        with pytest.raises(ValueError, match="text: is a .* beside a list of 1"):
+            recogniser([str(tone())], text=text)
+    with pytest.raises(ValueError, match="speaker: is a single value beside a list of 2"):
+        recogniser(text=["a", "b"], speaker="Ross")
+    with pytest.raises(ValueError, match="list of turns for each utterance"):
+        recogniser(text=["a", "b"], context=["t1", "t2"])
+    with pytest.raises(ValueError, match="is no string"):
+        recogniser(text=3)
+    with pytest.raises(ValueError, match="batch_size"):
+        recogniser(text=["a"], batch_size=0)
+    assert recogniser([]) == []
     with pytest.raises(ValueError, match="unknown: txt"):
         recogniser([{"txt": "a"}])
     with pytest.raises(TypeError, match="tpo_k"):
