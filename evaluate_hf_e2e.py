@@ -19,7 +19,7 @@ from merhan.errors import InputError, exits_cleanly
 from merhan.evaluation import evaluate_split, load_checkpoint
 from merhan.leaks import known_leaks
 from merhan.provenance import record_of
-from merhan.recipe import DataRecipe, load_recipe
+from merhan.recipe import DataRecipe, change_data, load_recipe
 from merhan.report import scores_table
 
 
@@ -30,7 +30,7 @@ def main():
     model, processor = load_checkpoint(arguments.checkpoint)
     data = load_data(recipe, model.config.modalities, only=arguments.split)
     data.protocol["leaks"] = known_leaks(record_of(arguments.checkpoint), data.rows)
-    folder = Path(arguments.output_dir or default_folder(arguments.checkpoint))
+    folder = Path(arguments.output_dir or default_folder(arguments))
     for note in [*data.notes, *(f"leak: {leak}" for leak in data.protocol["leaks"])]:
         print(f"note: {note}")
     found = {}
@@ -53,7 +53,7 @@ def main():
 def data_of(arguments: argparse.Namespace) -> DataRecipe:
     """What to evaluate on: a manifest, a recipe's data, or the data of the run itself."""
     if arguments.manifest:
-        return DataRecipe(corpus="manifest", source=arguments.manifest)
+        return change_data(DataRecipe(corpus="manifest", source=arguments.manifest), arguments.set)
     own = Path(arguments.checkpoint) / "recipe.yaml"
     recipe = arguments.recipe or (own if (Path(arguments.checkpoint) / "model").is_dir() else None)
     if recipe is None:
@@ -61,11 +61,12 @@ def data_of(arguments: argparse.Namespace) -> DataRecipe:
     return load_recipe(recipe, arguments.set).data
 
 
-def default_folder(checkpoint: str) -> Path:
-    """Beside the run's other results, or under outputs/ for a model of others."""
-    if (Path(checkpoint) / "model").is_dir():
-        return Path(checkpoint) / "evaluation"
-    return Path("outputs") / "evaluation" / Path(checkpoint).name
+def default_folder(arguments: argparse.Namespace) -> Path:
+    """A run on its own data: beside its other results. Anything else: under outputs/, by model and data."""
+    checkpoint, data = Path(arguments.checkpoint), arguments.manifest or arguments.recipe
+    if (checkpoint / "model").is_dir() and not data:
+        return checkpoint / "evaluation"
+    return Path("outputs") / "evaluation" / "-".join([checkpoint.name, *([Path(data).stem] if data else [])])
 
 
 def parse() -> argparse.Namespace:

@@ -106,6 +106,13 @@ class MerhanAudioConfig(PreTrainedConfig):
     mask_time_length: int = 25
     mask_feature_length: int = 12
 
+    def validate_convolutions(self):
+        """Each convolution has a kernel and a stride, and an odd kernel, which keeps frames in their places."""
+        if len(self.conv_kernel) != len(self.conv_stride) or not all(kernel % 2 for kernel in self.conv_kernel):
+            raise ValueError(
+                f"conv_kernel {self.conv_kernel} and conv_stride {self.conv_stride} must be of one length, kernels odd."
+            )
+
     @property
     def feature_size(self) -> int:
         """Width of one spectral frame."""
@@ -474,6 +481,7 @@ class MerhanAudioModel(PreTrainedModel):
         # Spectral analysis keeps full precision under bf16 and fp16 autocast.
         with torch.autocast(input_values.device.type, enabled=False):
             hidden_states, mask = self._spectral_frames(input_values.float() * attention_mask, lengths)
+        hidden_states = hidden_states.to(self.dtype)
         for convolution, norm, stride in zip(self.convolutions, self.conv_norms, self.config.conv_stride, strict=True):
             # Zeros behind the end are what the convolution's own padding is, so a row alone sees the same.
             hidden_states = convolution((hidden_states * mask[..., None]).transpose(1, 2)).transpose(1, 2)
@@ -493,7 +501,7 @@ class MerhanAudioModel(PreTrainedModel):
         power = torchaudio.functional.spectrogram(
             nn.functional.pad(waveform, (half, half)),
             pad=0,
-            window=self.window,
+            window=self.window.float(),
             n_fft=config.fft_length,
             hop_length=config.frame_shift,
             win_length=config.frame_length,
@@ -501,10 +509,10 @@ class MerhanAudioModel(PreTrainedModel):
             normalized=False,
             center=False,
         )
-        frames = torch.log(power.transpose(1, 2) @ self.filterbank + 1e-6)
+        frames = torch.log(power.transpose(1, 2) @ self.filterbank.float() + 1e-6)
         # CODEPATH: feature_type is the user's choice per recipe; MFCC is what the MER-HAN paper used.
         if config.feature_type == "mfcc":
-            frames = frames @ self.cosine
+            frames = frames @ self.cosine.float()
         mask = _length_mask(lengths, frames.shape[1])
         frames = _standardise(frames, mask)
         if self.training:
@@ -709,6 +717,9 @@ class MerhanModel(MerhanPreTrainedModel):
         # The backbone never sees a fully masked row; the fusion replaces what it makes of it.
         present = mask.any(dim=1, keepdim=True)
         mask = torch.where(present, mask, 1)
+        # Under bf16 or fp16 weights, sound comes in their precision; the light backbone makes its spectrum before.
+        if not isinstance(self.audio_backbone, MerhanAudioModel):
+            input_values = input_values.to(self.audio_backbone.dtype)
         states = self.audio_backbone(input_values, attention_mask=mask).last_hidden_state
         frames = self.audio_backbone._get_feature_vector_attention_mask(states.shape[1], mask)
         return Modality(states, frames.bool() & present)

@@ -302,7 +302,9 @@ class MerhanProcessor(ProcessorMixin):
         rows = _rows(audio, text, speaker, context)
         waveforms = [None if row["audio"] is None else self.load_audio(row["audio"]) for row in rows]
         tokens = [self.encode_text(row["text"], row["speaker"], row["context"]) for row in rows]
-        return self.pad(waveforms, tokens)
+        batch = self.pad(waveforms, tokens)
+        self._require_readable(batch)
+        return batch
 
     def load_audio(self, source: Any, start: float | None = None, end: float | None = None) -> np.ndarray:
         """[`load_audio`] with this processor's bounds."""
@@ -361,7 +363,6 @@ class MerhanProcessor(ProcessorMixin):
             )
             batch["input_ids"] = padded["input_ids"]
             batch["attention_mask"] = padded["attention_mask"] * _present(tokens)
-        self._require_readable(batch)
         return BatchFeature(batch)
 
     def _require_readable(self, batch: Mapping[str, torch.Tensor]):

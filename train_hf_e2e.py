@@ -22,7 +22,7 @@ from merhan.leaks import require_accepted
 from merhan.provenance import histories
 from merhan.publishing import export, publish
 from merhan.recipe import load_recipe
-from merhan.run import check_run, evaluate_run, farewell, open_run
+from merhan.run import check_evaluation, check_run, evaluate_run, farewell, open_run
 from merhan.trainer import train_stage
 
 
@@ -32,8 +32,10 @@ def main():
     recipe = load_recipe(arguments.config, arguments.set)
     check_run(recipe, arguments.resume, arguments.overwrite)
     modalities = recipe.model.modalities
-    data = load_data(recipe.data, modalities, histories=histories(recipe.model))
+    with PartialState().main_process_first():
+        data = load_data(recipe.data, modalities, histories=histories(recipe.model))
     require_accepted(data.leaks, recipe.data.accept_leaks)
+    check_evaluation(recipe, data)
     parts = dict(list(data.rows.groupby("split")))
     labels = sorted(parts["train"]["label"].unique())
     set_seed(recipe.seed)

@@ -37,12 +37,12 @@ def build_model(recipe: ModelRecipe, labels: Sequence[str], train: pd.DataFrame)
         labels: of the classes, in their order.
         train: the training rows: class weights are counted, and a tiny tokenizer is trained, on them alone.
     """
-    audio, text = _audio(recipe), _text(recipe, train)
     config = dict(recipe.config)
     if config.get("class_weights") == "balanced":
         config["class_weights"] = balanced_weights(train["label"], labels)
     with _explained(recipe):
-        return MerhanForSequenceClassification.from_backbones(
+        audio, text = _audio(recipe), _text(recipe, train)
+        model = MerhanForSequenceClassification.from_backbones(
             audio,
             text,
             audio_config=None if audio is None or isinstance(audio, MerhanAudioConfig) else recipe.audio_config,
@@ -51,12 +51,14 @@ def build_model(recipe: ModelRecipe, labels: Sequence[str], train: pd.DataFrame)
             label2id={label: number for number, label in enumerate(labels)},
             **config,
         )
+        model.set_attn_implementation(recipe.attn_implementation)
+        return model
 
 
 def build_processor(recipe: ModelRecipe, data: DataRecipe, train: pd.DataFrame) -> MerhanProcessor:
     """The processor that belongs to the backbones, with the recipe's bounds and text template."""
-    audio, text = _audio(recipe), _text(recipe, train)
     with _explained(recipe):
+        audio, text = _audio(recipe), _text(recipe, train)
         feature_extractor = (
             AutoFeatureExtractor.from_pretrained(audio)
             if isinstance(audio, str)
@@ -82,7 +84,7 @@ def _explained(recipe: ModelRecipe):
     """Turn what transformers says of a backbone into a sentence that names the recipe's key."""
     try:
         yield
-    except (OSError, ValueError, TypeError, StrictDataclassError) as error:
+    except (OSError, ValueError, TypeError, ImportError, StrictDataclassError) as error:
         raise InputError(
             f"model: cannot be built from audio_backbone {recipe.audio_backbone!r} and text_backbone "
             f"{recipe.text_backbone!r}: {' '.join(str(error).split())}"

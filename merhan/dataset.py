@@ -134,9 +134,15 @@ class EmotionDataset(Dataset):
         speakers = self.rows["speaker"] if "speaker" in self.rows else [None] * len(self.rows)
         turns = list(zip(self.rows["text"], speakers, self.rows["utterance_id"], strict=True))
         return [
-            self.processor.encode_text(text, speaker, contexts.get(utterance))
+            self._tokens_of(text, speaker, contexts.get(utterance), utterance)
             for text, speaker, utterance in tqdm(turns, desc="encoding text", leave=False, delay=2)
         ]
+
+    def _tokens_of(self, text: str, speaker: str | None, context: Any, utterance: str) -> list[int] | None:
+        try:
+            return self.processor.encode_text(text, speaker, context)
+        except ValueError as error:
+            raise InputError(f"{utterance!r}: {error}") from None
 
 
 def readable(rows: pd.DataFrame, modalities: Sequence[str], where: str) -> tuple[pd.DataFrame, list[str]]:

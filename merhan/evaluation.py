@@ -1,5 +1,6 @@
 """From a model and rows to predictions, figures, a picture and a report, each a file complete in itself."""
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from accelerate import PartialState
 from torch.utils.data import Subset
 from transformers import Trainer, TrainingArguments
 
 from merhan.dataset import Collator, Data, EmotionDataset, readable
 from merhan.errors import InputError
-from merhan.metrics import EmotionMetrics, calibration, fit_temperature, intervals
+from merhan.metrics import EmotionMetrics, calibration, fit_temperature, intervals, require_finite
 from merhan.provenance import write_json
 from merhan.report import confusion_picture, reliability_picture, write_report
 from modeling_merhan import MerhanForSequenceClassification
@@ -65,12 +67,14 @@ def evaluate_split(
     references = np.array(dataset.labels)
     metrics["calibration"] = calibration(logits, references, model.config.temperature)
     metrics["uncalibrated"] = calibration(logits, references)
-    (folder / name).mkdir(parents=True, exist_ok=True)
-    predictions.to_parquet(folder / name / "predictions.parquet", index=False)
-    confusion_picture(metrics, folder / name / "confusion.png")
-    reliability_picture(metrics, folder / name / "reliability.png")
-    write_report(metrics, folder / name / "report.md")
-    write_json(folder / name / "metrics.json", metrics)
+    if PartialState().is_main_process:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        predictions.to_parquet(folder / name / "predictions.parquet", index=False)
+        confusion_picture(metrics, folder / name / "confusion.png")
+        reliability_picture(metrics, folder / name / "reliability.png")
+        write_report(metrics, folder / name / "report.md")
+        write_json(folder / name / "metrics.json", metrics)
+    PartialState().wait_for_everyone()
     return metrics
 
 
@@ -91,6 +95,8 @@ def predict(
     """Logits `(rows, num_labels)` in the data set's order. Rows of like length share a batch; the order is put back."""
     order = np.argsort(dataset.lengths, kind="stable")
     arguments = TrainingArguments(
+        output_dir=tempfile.gettempdir(),  # nothing is written there
+        use_cpu=PartialState().device.type == "cpu",  # as training had it: another device would begin a new state
         per_device_eval_batch_size=batch_size,
         remove_unused_columns=False,
         report_to="none",
@@ -99,7 +105,7 @@ def predict(
     trainer = Trainer(model, arguments, data_collator=Collator(processor))
     logits = np.empty((len(dataset), model.config.num_labels), dtype=np.float32)
     logits[order] = trainer.predict(Subset(dataset, order.tolist())).predictions
-    return logits
+    return require_finite(logits)
 
 
 def table_of(rows: pd.DataFrame, logits: np.ndarray, id2label: Mapping[int, str]) -> pd.DataFrame:

@@ -61,6 +61,8 @@ def split(rows: pd.DataFrame, protocol: str | None, fold: int, only: str | None 
     rows, notes = _select(rows, spec)
     if "folds" in spec:
         rows = rows.assign(split=_by_fold(rows, spec, fold))
+    elif fold:
+        raise InputError(f"data.fold: {spec['name']} has no folds; leave data.fold at 0, or set data.protocol.")
     elif only and ("split" not in rows or (rows["split"] == "").all()):
         rows = rows.assign(split=only)
     elif "split" not in rows or (rows["split"] == "").any():

@@ -48,7 +48,7 @@ def provenance(recipe: Recipe, rows: pd.DataFrame, protocol: dict[str, Any]) -> 
 
 def write_json(path: Path, content: Any):
     """Readable, whole or not at all."""
-    temporary = path.with_suffix(".part")
+    temporary = path.with_suffix(f".{os.getpid()}.part")
     temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     temporary.replace(path)
 
@@ -94,14 +94,11 @@ def _origin(key: str, backbone: str | None, recipe: ModelRecipe) -> Any:
 
 def _commit() -> str | None:
     here = Path(__file__).parent
-    shown = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=here,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return shown.stdout.strip() or None
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, cwd=here, capture_output=True, text=True, check=False).stdout.strip() or None
+    except OSError:  # no git on this machine
+        return None
 
 
 def _version(package: str) -> str | None:

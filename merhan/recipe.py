@@ -1,6 +1,7 @@
 """A run as data: YAML -> typed recipe, `--set key=value` on top, everything checked before any weight is loaded."""
 
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ class ModelRecipe:
     audio_config: dict[str, Any] = field(default_factory=dict)
     text_config: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)  # class_weights also takes `balanced`
+    attn_implementation: str = "sdpa"  # or eager, flash_attention_2, ... of transformers
 
     @property
     def modalities(self) -> list[str]:
@@ -115,25 +117,44 @@ _OURS = {
     "resume_from_checkpoint": "--resume",
     "remove_unused_columns": "nothing: the model reads every column that it is given",
     "train_sampling_strategy": "nothing: batches are bucketed by length",
+    "dataloader_persistent_workers": "nothing: workers begin each epoch anew, to draw its augmentation",
 }
 
 
 def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
-    """Read a recipe, apply `key=value` changes and check it.
+    """Read a recipe, apply `key=value` changes and check it. A change takes the place of the whole value.
 
     Raises:
         InputError: no such file, not YAML, an unknown key (names the nearest right one), a wrong type, an unset
             environment variable, a stage without a group to train.
     """
+    with _in_words(path):
+        config = OmegaConf.merge(OmegaConf.structured(Recipe), OmegaConf.load(path))
+        return _check(OmegaConf.to_object(_changed(config, changes)), str(path))
+
+
+def change_data(data: DataRecipe, changes: Sequence[str]) -> DataRecipe:
+    """Apply `data.key=value` changes to what is read, where there is no recipe."""
+    with _in_words("--set"):
+        config = OmegaConf.structured(Recipe(run_name="", data=data))
+        return OmegaConf.to_object(_changed(config, changes).data)
+
+
+def _changed(config: Any, changes: Sequence[str]) -> Any:
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals:
+            raise InputError(f"--set {change}: write key=value, as data.fold=1.")
+        OmegaConf.update(config, key, OmegaConf.create(f"value: {value}").value, merge=False)
+    return config
+
+
+@contextmanager
+def _in_words(path: str | Path):
+    """What OmegaConf and YAML say of a recipe, as one sentence that names the key."""
     schema = OmegaConf.structured(Recipe)
     try:
-        config = OmegaConf.merge(schema, OmegaConf.load(path))
-        for change in changes:
-            key, equals, value = change.partition("=")
-            if not equals:
-                raise InputError(f"--set {change}: write key=value, as data.fold=1.")
-            OmegaConf.update(config, key, OmegaConf.create(f"value: {value}").value)
-        recipe = OmegaConf.to_object(config)
+        yield
     except FileNotFoundError:
         raise InputError(f"{path}: no such recipe; recipes are in configs/.") from None
     except (ConfigKeyError, ConfigAttributeError) as error:
@@ -142,9 +163,10 @@ def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
         raise InputError(f"{path}: {error.full_key}: {_first_line(error)}; set it, or give the key a value.") from None
     except OmegaConfBaseException as error:
         raise InputError(f"{path}: {getattr(error, 'full_key', None) or 'recipe'}: {_first_line(error)}.") from None
+    except (TypeError, AttributeError, IndexError) as error:
+        raise InputError(f"{path}: a --set key leads nowhere ({_first_line(error)}).") from None
     except (YAMLError, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as YAML ({_first_line(error)}).") from None
-    return _check(recipe, str(path))
 
 
 def chooses_epoch(recipe: Recipe, stage: StageRecipe) -> bool:
@@ -170,6 +192,7 @@ def _nearest_key(error: ConfigKeyError, schema: Any) -> str:
 
 
 def _check(recipe: Recipe, where: str) -> Recipe:
+    _check_ranges(recipe, where)
     known = {one.name for one in fields(TrainingArguments)}
     _check_keys(recipe.trainer, known, f"{where}: trainer")
     if recipe.metric not in SCORES:
@@ -181,6 +204,13 @@ def _check(recipe: Recipe, where: str) -> Recipe:
         _check_keys(stage.learning_rate, GROUPS, f"{where}: stages[{number}].learning_rate")
         if not stage.learning_rate:
             raise InputError(f"{where}: stages[{number}].learning_rate is empty; name a group: {', '.join(GROUPS)}.")
+        if absent := set(stage.learning_rate) - {"head", *recipe.model.modalities}:
+            raise InputError(f"{where}: stages[{number}].learning_rate: there is no {absent.pop()} backbone to train.")
+    if absent := set(recipe.evaluation.conditions) - set(recipe.model.modalities):
+        raise InputError(
+            f"{where}: evaluation.conditions: {absent.pop()!r} is no modality of this model; it reads "
+            f"{' and '.join(recipe.model.modalities)}."
+        )
     if len({stage.name for stage in recipe.stages}) < len(recipe.stages):
         raise InputError(f"{where}: two stages have one name; each keeps its checkpoints under its own.")
     _check_keys(recipe.model.config, _own_fields(MerhanConfig), f"{where}: model.config")
@@ -189,6 +219,23 @@ def _check(recipe: Recipe, where: str) -> Recipe:
     if recipe.model.audio_backbone is None and recipe.model.text_backbone is None:
         raise InputError(f"{where}: model has neither audio_backbone nor text_backbone; name one or both.")
     return recipe
+
+
+def _check_ranges(recipe: Recipe, where: str):
+    data, sizes = recipe.data, ("per_device_train_batch_size", "per_device_eval_batch_size")
+    rules = {
+        "run_name": (Path(recipe.run_name).name == recipe.run_name != "", "a folder's name, without / and .."),
+        "data.fold": (data.fold >= 0, "0 or more"),
+        "data.min_seconds": (data.min_seconds > 0, "above 0"),
+        "data.max_seconds": (data.max_seconds is None or data.max_seconds >= data.min_seconds, "min_seconds or more"),
+        "data.max_tokens": (data.max_tokens >= 8, "8 or more"),
+        "data.context_turns": (data.context_turns >= 0, "0 or more"),
+        **{f"stages[{n}].epochs": (stage.epochs > 0, "above 0") for n, stage in enumerate(recipe.stages)},
+        **{f"trainer.{size}": (recipe.trainer.get(size, 1) >= 1, "1 or more") for size in sizes},
+    }
+    for key, (holds, wanted) in rules.items():
+        if not holds:
+            raise InputError(f"{where}: {key} is out of its range; it must be {wanted}.")
 
 
 def _check_keys(given: dict[str, Any], known: Sequence[str] | set[str], where: str):

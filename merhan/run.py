@@ -10,12 +10,13 @@ from accelerate import PartialState
 from omegaconf import OmegaConf
 
 from merhan.dataset import Data
-from merhan.errors import InputError
+from merhan.errors import InputError, nearest
 from merhan.evaluation import evaluate_split
 from merhan.manifest import write_manifest
-from merhan.provenance import provenance, write_json
+from merhan.provenance import fingerprint, provenance, record_of, write_json
 from merhan.recipe import Recipe, save_recipe
 from merhan.report import scores_table
+from merhan.trainer import training_arguments
 from modeling_merhan import MerhanForSequenceClassification
 from processing_merhan import MerhanProcessor
 
@@ -27,9 +28,12 @@ def open_run(recipe: Recipe, data: Data, resume: bool = False, overwrite: bool =
     """
     folder = run_folder(recipe)
     if PartialState().is_main_process:
-        if overwrite and folder.exists():
+        if overwrite and (folder / "recipe.yaml").is_file():
             shutil.rmtree(folder)
-        if not (resume and (folder / "recipe.yaml").is_file()):
+        if resume and (folder / "recipe.yaml").is_file():
+            require_same_data(folder, data)
+            save_recipe(recipe, folder / "recipe.yaml")  # what is evaluated and where it goes may differ
+        else:
             folder.mkdir(parents=True, exist_ok=True)
             write_manifest(data.rows, folder / "manifest.parquet")
             write_json(folder / "provenance.json", provenance(recipe, data.rows, data.protocol))
@@ -42,7 +46,15 @@ def open_run(recipe: Recipe, data: Data, resume: bool = False, overwrite: bool =
 
 def check_run(recipe: Recipe, resume: bool, overwrite: bool):
     """Refuse, before any work is done, to write into another run's folder."""
-    saved = run_folder(recipe) / "recipe.yaml"
+    folder = run_folder(recipe)
+    for stage in recipe.stages:
+        try:
+            training_arguments(folder / stage.name, {**recipe.trainer, **stage.trainer}, stage.epochs, recipe.metric, 0)
+        except (ValueError, TypeError, ImportError) as error:
+            raise InputError(f"trainer, in stage {stage.name}: {' '.join(str(error).split())}") from None
+    saved = folder / "recipe.yaml"
+    if not saved.is_file() and folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{folder}: holds something that is no run of ours; choose another --run_name.")
     if not saved.is_file() or overwrite:
         return
     if not resume:
@@ -50,10 +62,35 @@ def check_run(recipe: Recipe, resume: bool, overwrite: bool):
             f"{saved.parent}: holds a run already; go on with --resume, or choose another --run_name, or "
             f"lose it with --overwrite."
         )
-    if changed := sorted(_differences(OmegaConf.load(saved), OmegaConf.structured(recipe))):
+    changed = sorted(_differences(OmegaConf.load(saved), OmegaConf.structured(recipe)))
+    if changed := [key for key in changed if not key.startswith(("evaluation", "hub"))]:
         raise InputError(
             f"--resume: the recipe differs from the one that {saved.parent} was begun with, in "
             f"{', '.join(changed)}; give the same recipe, or another --run_name."
+        )
+
+
+def check_evaluation(recipe: Recipe, data: Data):
+    """Refuse, before any training, what could not be evaluated after it."""
+    known = set(data.rows.loc[data.rows["split"] == "train", "label"])
+    for split in recipe.evaluation.splits:
+        part = data.rows[data.rows["split"] == split]
+        if part.empty:
+            there = sorted(data.rows["split"].unique())
+            raise InputError(f"evaluation.splits: the {split} split is empty{nearest(split, there)}")
+        if unseen := sorted(set(part["label"]) - known):
+            raise InputError(
+                f"evaluation.splits: {split} has labels that are absent from train: {', '.join(unseen)}; map or drop "
+                f"them with data.label_map."
+            )
+
+
+def require_same_data(folder: Path, data: Data):
+    """Refuse to go on with other rows, words, labels or splits than the run began with."""
+    if record_of(str(folder)).get("data", {}).get("fingerprint") != fingerprint(data.rows):
+        raise InputError(
+            f"--resume: the data differs from what {folder} was begun with (see its manifest.parquet); restore it, or "
+            f"give another --run_name."
         )
 
 

@@ -16,7 +16,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from merhan.dataset import Collator, EmotionDataset
 from merhan.feature_cache import use_cached_features
-from merhan.metrics import SCORES, EmotionMetrics
+from merhan.metrics import SCORES, EmotionMetrics, require_finite
 from merhan.recipe import Recipe, StageRecipe
 from merhan.report import TITLES
 from merhan.sampling import LengthBucketSampler
@@ -81,8 +81,8 @@ class Progress(ProgressCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero and "eval_loss" in logs:
             scores = "  ".join(f"{TITLES[name]} {logs[f'eval_{name}']:.3f}" for name in SCORES)
-            losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-            line = f"epoch {logs['epoch']:g}  loss {losses[-1] if losses else float('nan'):.3f}  validation {scores}"
+            losses = [f"loss {entry['loss']:.3f}  " for entry in state.log_history if "loss" in entry]
+            line = f"epoch {logs['epoch']:g}  {''.join(losses[-1:])}validation {scores}"
             self.training_bar.write(line)
             sys.stdout.flush()
 
@@ -101,7 +101,7 @@ class _EpochSampler(LengthBucketSampler):
 
 def compute_metrics(outputs: EvalPrediction, num_labels: int) -> dict[str, float]:
     """The four scores of a validation pass."""
-    predictions = np.argmax(outputs.predictions, axis=-1)
+    predictions = np.argmax(require_finite(outputs.predictions), axis=-1)
     found = EmotionMetrics().compute(predictions=predictions, references=outputs.label_ids, num_labels=num_labels)
     return {name: found[name] for name in SCORES}
 
@@ -115,6 +115,7 @@ def training_arguments(
     if halves and not torch.cuda.is_available() and not options.get("use_cpu"):
         print(f"notice: no GPU here, training in float32 instead of {halves[0]}")
         options |= dict.fromkeys(halves, False)
+    options["report_to"] = options["report_to"] or "none"
     if "tensorboard" in options["report_to"]:
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder.parent / "tensorboard" / folder.name)
     return TrainingArguments(
@@ -145,7 +146,7 @@ def train_stage(
     """
     if (folder / "model").is_dir():
         print(f"stage {stage.name}: finished before, loading {folder / 'model'}")
-        return MerhanForSequenceClassification.from_pretrained(folder / "model", dtype=torch.float32)
+        return load_trained(folder / "model", model.config._attn_implementation)
     counts = freeze(model, stage.learning_rate, stage.freeze_feature_encoder)
     print(
         f"stage {stage.name}: training " + ", ".join(f"{name} ({count:,} parameters)" for name, count in counts.items())
@@ -154,7 +155,8 @@ def train_stage(
     for dataset in (train, validation):
         dataset.features.clear()
         for modality in frozen_modalities(model) if stage.cache_features else ():
-            use_cached_features(model.merhan, dataset, modality, options.device)
+            if not (modality == "audio" and dataset.augment):  # sound that changes every epoch has no features to keep
+                use_cached_features(model.merhan, dataset, modality, options.device)
     patience = stage.early_stopping_patience
     trainer = MerhanTrainer(
         model,
@@ -183,7 +185,14 @@ def _keep(trainer: MerhanTrainer, folder: Path) -> MerhanForSequenceClassificati
     if trainer.is_world_process_zero():
         (folder / "model.part").rename(folder / "model")
     trainer.accelerator.wait_for_everyone()
-    return trainer.accelerator.unwrap_model(trainer.model)
+    # Read back, as a resumed run does: what trained may be sharded over processes, or wrapped.
+    attention = trainer.model.config._attn_implementation
+    return load_trained(folder / "model", attention)
+
+
+def load_trained(folder: Path, attention: str) -> MerhanForSequenceClassification:
+    """A finished stage's model, with the attention implementation of the run."""
+    return MerhanForSequenceClassification.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention)
 
 
 def last_checkpoint(folder: Path) -> str | None:

@@ -1,6 +1,7 @@
 """Any data set of the `datasets` library, from the Hub or from disk, by a column map."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def _file(audio: str | Mapping | None) -> str:
     path = cache_folder() / "datasets" / f"{hashlib.blake2b(content, digest_size=16).hexdigest()}{suffix}"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
+        temporary = path.with_suffix(f".{os.getpid()}.part")
         temporary.write_bytes(content)
         temporary.replace(path)
     return str(path)

@@ -6,6 +6,7 @@ between two of the four (UAR 0.5), and both together can be nearly always right.
 shows at once. The voice babbles: its vowels are drawn apart from the words, or sound would carry the words too.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,7 @@ def _utterance(folder, utterance_id, emotion, rng, pitch, tract, split, speaker)
     waveform, text = speak(rng, pitch, tract, voice), say(rng, words)
     path = folder / f"{utterance_id}.wav"
     if not path.is_file():
-        temporary = path.with_suffix(".part")
+        temporary = path.with_suffix(f".{os.getpid()}.part")
         soundfile.write(temporary, waveform, SAMPLING_RATE, format="wav")
         temporary.replace(path)
     return {
