@@ -90,7 +90,7 @@ def edit(folder):
         ("trainer.learning_rate=1", "is not set here but by stages[].learning_rate"),
         ("data.fold=two", "data.fold"),
         ("data.corpus=emodbb", "unknown corpus 'emodbb'; did you mean 'emodb'?"),
-        ("data.protocol=emodb7", "unknown protocol 'emodb7'; did you mean 'emodb7-speaker5'?"),
+        ("data.protocol=emodb7-speakr5", "unknown protocol 'emodb7-speakr5'; did you mean 'emodb7-speaker5'?"),
         ("data.protocol=emodb7-speaker5", "is for emodb, the rows are of own"),
         ("data.options.rooot=x", "does not take"),
         ("data.source=${oc.env:NO_SUCH_VARIABLE}", "NO_SUCH_VARIABLE"),
