@@ -23,7 +23,7 @@ class DataRecipe:
     """What is read, how it is split, and how an utterance becomes tensors."""
 
     corpus: str = "demo"  # a reader of merhan/corpora
-    source: str | None = None  # the raw release's folder, a file, or a `datasets` name
+    source: Any = None  # the raw release's folder, a file, or a `datasets` name; for `manifest` also a list of files
     options: dict[str, Any] = field(default_factory=dict)  # the reader's own, as `columns` of your own table
     label_map: dict[str, Any] = field(default_factory=dict)  # the label column's words -> ours, null drops the rows
     protocol: str | None = None  # configs/protocols, or loso:<column>, loco; null = the `split` column
@@ -162,6 +162,7 @@ def _nearest_key(error: ConfigKeyError, schema: Any) -> str:
 
 
 def _check(recipe: Recipe, where: str) -> Recipe:
+    _check_source(recipe.data.source, where)
     known = {one.name for one in fields(TrainingArguments)}
     _check_keys(recipe.trainer, known, f"{where}: trainer")
     if not recipe.stages:
@@ -179,6 +180,12 @@ def _check(recipe: Recipe, where: str) -> Recipe:
     if recipe.model.audio_backbone is None and recipe.model.text_backbone is None:
         raise InputError(f"{where}: model has neither audio_backbone nor text_backbone; name one or both.")
     return recipe
+
+
+def _check_source(source: Any, where: str):
+    several = source if isinstance(source, list) and source else [source]
+    if source is not None and not all(isinstance(one, str) for one in several):
+        raise InputError(f"{where}: data.source: {source!r} is neither a path or name nor a list of them; quote it.")
 
 
 def _check_keys(given: dict[str, Any], known: Sequence[str] | set[str], where: str):
