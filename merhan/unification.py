@@ -15,7 +15,7 @@ import pandas as pd
 from merhan.corpora import CORPORA, room
 from merhan.emotions import SENTIMENTS
 from merhan.errors import InputError
-from merhan.manifest import SPLITS, in_split, read_manifest, write_manifest
+from merhan.manifest import SPLITS, context_only, in_split, read_manifest, write_manifest
 from merhan.preparation import prepare
 from merhan.report import markdown_table
 
@@ -37,8 +37,9 @@ def prepare_all(root: Path, out: Path, strict: bool = False, workers: int | None
     rows = pd.concat([part.assign(split=unified_split(part)) for part in parts], ignore_index=True)
     check_words(rows)
     write_manifest(rows, out / "manifest.parquet")
-    statistics(rows).to_csv(out / "statistics.csv", index=False)
-    print(f"\n## all\n\n{as_markdown(rows)}\n\n{out / 'manifest.parquet'}: {len(rows)} utterances")
+    labelled = rows[~context_only(rows)]
+    statistics(labelled).to_csv(out / "statistics.csv", index=False)
+    print(f"\n## all\n\n{as_markdown(labelled)}\n\n{out / 'manifest.parquet'}: {len(rows)} utterances")
     return rows
 
 
@@ -94,7 +95,7 @@ def check_words(rows: pd.DataFrame):
 
 
 def statistics(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows, hours, speakers and the weight that balances corpora, for each corpus and split."""
+    """Labelled rows, hours, speakers and the weight that balances corpora, for each corpus and split."""
     table = rows.groupby(["corpus", "split"]).agg(
         utterances=("utterance_id", "size"),
         hours=("duration", lambda seconds: seconds.sum() / 3600),
