@@ -30,9 +30,9 @@ def release(tmp_path_factory) -> Path:
     names = [f"03-01-{emotion:02d}-01-01-01-{actor:02d}.wav" for actor in range(1, 25) for emotion in (1, 3, 5)]
     tiny_sounds.write_all([root / "RAVDESS" / f"Actor_{name[18:20]}" / name for name in names])
     split = ("train", "evaluation", "test")
-    recordings = [(speaker, number) for speaker in range(1, 11) for number in (1, 2, 3)]
+    spoken = [(speaker, number) for speaker in range(1, 11) for number in (1, 2, 3)]
     tiny_sounds.write_all(
-        [root / "ESD" / f"{who:04d}" / "Angry" / split[n - 1] / f"{who:04d}_{350 + n:06d}.wav" for who, n in recordings]
+        [root / "ESD" / f"{who:04d}" / "Angry" / split[n - 1] / f"{who:04d}_{350 + n:06d}.wav" for who, n in spoken]
     )
     nemo.make(root / "n_emo")
     (root / "meld").mkdir()
@@ -56,7 +56,7 @@ def rows(prepared) -> pd.DataFrame:
 
 
 def test_every_corpus_is_in_one_manifest(rows, prepared):
-    assert set(rows["corpus"]) == {"iemocap", "ravdess", "esd", "nemo", "meld"}, "MOSEI names sentiments, not emotions"
+    assert set(rows["corpus"]) == {"iemocap", "ravdess", "esd", "nemo", "meld"}, "MOSEI names sentiments"
     assert set(rows["split"]) == {"train", "validation", "test-acted", "test-meld"}
     assert all(Path(audio).is_file() for audio in rows["audio"] if audio)
     assert (prepared / "meld" / "manifest.parquet").is_file(), "each is complete in itself too"
