@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from torchaudio.functional import speed
 from tqdm.auto import tqdm
 
-from merhan.corpora import read_corpus
+from merhan.corpora import called, read_corpus
 from merhan.errors import InputError
 from merhan.inspection import measure, segment
 from merhan.leaks import Leak, audit
@@ -45,7 +45,7 @@ def load_data(
         only: one split, for an evaluation; without it all three must be there, and are audited for leaks.
         histories: initial weights -> their provenance, for the audit.
     """
-    where = str(recipe.source or recipe.corpus)
+    where = called(recipe.corpus, recipe.source)
     corpus = read_corpus(recipe.corpus, recipe.source, recipe.label_map, **recipe.options)
     labelled = corpus.rows[~context_only(corpus.rows)]
     rows, protocol, by_protocol = split(labelled, recipe.protocol, recipe.fold, only)
@@ -164,7 +164,7 @@ def readable(rows: pd.DataFrame, modalities: Sequence[str], where: str) -> tuple
 def context_of(rows: pd.DataFrame, turns: int) -> dict[str, list[dict[str, str]]]:
     """For each utterance the turns before it in its dialogue, oldest first, as they were said.
 
-    Raw turns, never contextualised ones: building context from context doubles it every turn (field.md, 1.2).
+    Raw turns, never contextualised ones: building context from context doubles it every turn.
     """
     if not turns or "dialogue" not in rows or "turn" not in rows:
         return {}

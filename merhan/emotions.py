@@ -34,7 +34,7 @@ def map_label(word: str, table: Mapping[str, str | None], where: str) -> str | N
 
     Raises:
         InputError: the table does not have the word. Nothing is ever guessed: a silent default is how a published
-            system came to train on one class alone (field.md, 1.1).
+            system came to train on one class alone (label_map.get(label, 0) in melike1818's loader, on MELD).
     """
     if word not in table:
         raise InputError(f"{where}: label {word!r} is not in the table of this corpus{nearest(word, table)}")

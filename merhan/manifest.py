@@ -33,6 +33,7 @@ OPTIONAL = (
     "valence",  # as the corpus gives it; the scale is the corpus's (ABOUT.scale)
     "arousal",
     "dominance",
+    "sentiment",  # negative, neutral or positive, where the corpus names it beside the emotion
     "votes",  # JSON object: our label, or the corpus's own word where it names no emotion -> number of raters
     "source_label",  # the corpus's own word
 )
@@ -46,6 +47,7 @@ _TEXT_COLUMNS = (
     "sentence",
     "language",
     "gender",
+    "sentiment",
     "votes",
     "source_label",
 )

@@ -52,7 +52,7 @@ def prepare(
         source: the raw release.
         out: folder to write.
         options: of the reader, and `label_map`.
-        strict: make a difference from the published counts an error, before anything is written.
+        strict: make a difference from the published counts, if any are known, an error before anything is written.
         workers: recordings at a time, by default one per core.
 
     Raises:
@@ -148,12 +148,17 @@ def reconciliation(corpus: Corpus, about: About) -> str:
         for word in _words(corpus, about)
     ]
     rows.append(["all", "", *(sum(row[column] for row in rows) for column in (2, 3, 4))])
-    table = markdown_table(["word", "label", "published", "here", "left out"], rows)
-    return f"{about.title} ({about.licence})\n\n{table}\n"
+    header = ["word", "label", "published", "here", "left out"]
+    if about.published:
+        return f"{about.title} ({about.licence})\n\n{markdown_table(header, rows)}\n"
+    table = markdown_table([*header[:2], *header[3:]], [[*row[:2], *row[3:]] for row in rows])
+    return f"{about.title} ({about.licence})\n\n{table}\n\nno published counts are known, so nothing was compared\n"
 
 
 def differences(corpus: Corpus, about: About) -> list[str]:
-    """Words whose number is not the published one."""
+    """Words whose number is not the published one; none where no published counts are known."""
+    if not about.published:
+        return []
     here, _ = _counts(corpus)
     counts = [(word, here[word], about.published.get(word, 0)) for word in _words(corpus, about)]
     return [f"{word!r} {found} instead of {published}" for word, found, published in counts if found != published]

@@ -1,8 +1,8 @@
 """Named splits with asserted counts, as data: `configs/protocols/*.yaml`.
 
 A protocol says which labels count (and what is merged), whether some rows are left out, and how the rest is split:
-into folds of groups (one for test, the next for validation), or as the corpus itself has it. Its counts are asserted,
-and its hash goes into every result, so that two numbers can be compared by machine.
+into folds of groups (one for test, the next for validation), by names, or as the corpus itself has it. Its counts are
+asserted, and its hash goes into every result, so that two numbers can be compared by machine.
 
     name, version     what results are stamped with
     corpus            whose rows it is for
@@ -12,9 +12,12 @@ and its hash goes into every result, so that two numbers can be compared by mach
     keep              column -> regular expression that must be found in it; other rows are left out, and counted
     leave_out         utterance id -> why (clips that are known to be wrong)
     group, folds      the folds, as lists of groups; or
-    split: official   the manifest's own split
+    split             split -> column -> the values that belong to it, the other rows being train; or `official`, for
+                      the manifest's own
     counts            label -> rows, or split -> label -> rows; group_counts: group -> label -> rows
-    published         who reported on exactly this; weaker: who reported on something weaker, and how
+    fold_size         rows of every fold
+    published         who reported which number on exactly this test set
+    weaker            who reported on something weaker or otherwise different, and how
 """
 
 import hashlib
@@ -54,22 +57,14 @@ def split(rows: pd.DataFrame, protocol: str | None, fold: int, only: str | None 
         only: one split that is needed; by default all three are. A manifest without splits is then all of that split.
 
     Raises:
-        InputError: unknown protocol, counts other than the protocol's, an empty split, or a label of validation or test
-            that train lacks. (What leaks between splits is the auditor's business, merhan/leaks.py.)
+        InputError: unknown protocol, rows without a column that it needs, counts other than the protocol's, an empty
+            split, or a label of validation or test that train lacks. (What leaks between splits is the auditor's
+            business, merhan/leaks.py.)
     """
     spec = load_protocol(protocol, rows)
+    _require_columns(rows, spec)
     rows, notes = _select(rows, spec)
-    if "folds" in spec:
-        rows = rows.assign(split=_by_fold(rows, spec, fold))
-    elif fold:
-        raise InputError(f"data.fold: {spec['name']} has no folds; leave data.fold at 0, or set data.protocol.")
-    elif only and ("split" not in rows or (rows["split"] == "").all()):
-        rows = rows.assign(split=only)
-    elif "split" not in rows or (rows["split"] == "").any():
-        raise InputError(
-            "data: some rows have no split; fill the manifest's `split` column with train, validation and test, or "
-            "set data.protocol, as `loso:speaker`."
-        )
+    rows = _assign(rows, spec, fold, only)
     _check_counts(rows, spec)
     _check_splits(rows, (only,) if only else SPLITS)
     identity = {"name": spec["name"], "version": spec["version"], "hash": fingerprint(spec)}
@@ -128,6 +123,17 @@ def _leave_one_corpus_out(rows: pd.DataFrame) -> dict[str, Any]:
     return {"name": "loco", "version": 1, "group": "corpus", "folds": folds, "labels": sorted(common)}
 
 
+def _require_columns(rows: pd.DataFrame, spec: Mapping[str, Any]):
+    named = spec.get("split", "official")
+    columns = [spec[key] for key in ("label_column", "group") if key in spec] + list(spec.get("keep", {}))
+    columns += [column for rule in named.values() for column in rule] if isinstance(named, Mapping) else []
+    if missing := [column for column in columns if column not in rows]:
+        raise InputError(
+            f"data.protocol: {spec['name']} needs the column {missing[0]!r}, which the rows lack; read or prepare "
+            f"the release of {spec.get('corpus', 'the corpora')} anew."
+        )
+
+
 def _select(rows: pd.DataFrame, spec: Mapping[str, Any]) -> tuple[pd.DataFrame, list[str]]:
     """The rows that a protocol is about, under its labels."""
     notes = []
@@ -151,6 +157,32 @@ def _select(rows: pd.DataFrame, spec: Mapping[str, Any]) -> tuple[pd.DataFrame, 
     return rows.reset_index(drop=True), notes
 
 
+def _assign(rows: pd.DataFrame, spec: Mapping[str, Any], fold: int, only: str | None) -> pd.DataFrame:
+    """The rows, each with its split."""
+    if "folds" in spec:
+        return rows.assign(split=_by_fold(rows, spec, fold))
+    if fold:
+        raise InputError(f"data.fold: {spec['name']} has no folds; leave data.fold at 0, or set data.protocol.")
+    if isinstance(spec.get("split"), Mapping):
+        return rows.assign(split=_by_name(rows, spec["split"]))
+    if only and ("split" not in rows or (rows["split"] == "").all()):
+        return rows.assign(split=only)
+    if "split" not in rows or (rows["split"] == "").any():
+        raise InputError(
+            "data: some rows have no split; fill the manifest's `split` column with train, validation and test, or "
+            "set data.protocol, as `loso:speaker`."
+        )
+    return rows
+
+
+def _by_name(rows: pd.DataFrame, rules: Mapping[str, Mapping[str, Sequence[str]]]) -> pd.Series:
+    splits = pd.Series("train", rows.index)
+    for name, rule in rules.items():
+        for column, values in rule.items():
+            splits = splits.mask(rows[column].isin(values), name)
+    return splits
+
+
 def _by_fold(rows: pd.DataFrame, spec: Mapping[str, Any], fold: int) -> list[str]:
     folds = spec["folds"]
     if not 0 <= fold < len(folds):
@@ -170,21 +202,24 @@ def _by_fold(rows: pd.DataFrame, spec: Mapping[str, Any], fold: int) -> list[str
 
 def _check_counts(rows: pd.DataFrame, spec: Mapping[str, Any]):
     """The published counts: another number means another corpus."""
-    expected = dict(spec.get("counts", {}))
-    if expected and not isinstance(next(iter(expected.values())), Mapping):
-        expected = {"the corpus": expected}
-    for part, counts in expected.items():
-        _compare(rows[rows["split"] == part] if part in set(rows["split"]) else rows, counts, part, spec)
+    expected = spec.get("counts", {})
+    if isinstance(next(iter(expected.values()), None), Mapping):
+        for part, counts in expected.items():
+            _compare(rows.loc[rows["split"] == part, "label"].value_counts(), counts, part, spec)
+    elif expected:
+        _compare(rows["label"].value_counts(), expected, "the corpus", spec)
     for group, counts in spec.get("group_counts", {}).items():
-        _compare(rows[rows[spec["group"]] == group], counts, group, spec)
+        _compare(rows.loc[rows[spec["group"]] == group, "label"].value_counts(), counts, group, spec)
+    if size := spec.get("fold_size"):
+        for number, names in enumerate(spec["folds"]):
+            _compare({"rows": rows[spec["group"]].isin(names).sum()}, {"rows": size}, f"fold {number}", spec)
 
 
-def _compare(rows: pd.DataFrame, counts: Mapping[str, int], part: str, spec: Mapping[str, Any]):
-    found = rows["label"].value_counts().to_dict()
+def _compare(found: Mapping[str, int], expected: Mapping[str, int], part: str, spec: Mapping[str, Any]):
     different = [
-        f"{label} {found.get(label, 0)} instead of {count}"
-        for label, count in {**dict.fromkeys(found, 0), **counts}.items()
-        if found.get(label, 0) != count
+        f"{name} {found.get(name, 0)} instead of {expected.get(name, 0)}"
+        for name in dict.fromkeys([*expected, *found.keys()])
+        if found.get(name, 0) != expected.get(name, 0)
     ]
     if different:
         raise InputError(

@@ -81,6 +81,8 @@ def without_paths(recipe: Recipe) -> Recipe:
 
 
 def _public(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_public(one) for one in value]
     return Path(value).name if isinstance(value, str) and Path(value).exists() else value
 
 

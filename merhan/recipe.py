@@ -25,7 +25,7 @@ class DataRecipe:
     """What is read, how it is split, and how an utterance becomes tensors."""
 
     corpus: str = "demo"  # a reader of merhan/corpora
-    source: str | None = None  # the raw release's folder, a file, or a `datasets` name
+    source: Any = None  # the raw release's folder, a file, or a `datasets` name; for `manifest` also a list of files
     options: dict[str, Any] = field(default_factory=dict)  # the reader's own, as `columns` of your own table
     label_map: dict[str, Any] = field(default_factory=dict)  # the label column's words -> ours, null drops the rows
     protocol: str | None = None  # configs/protocols, or loso:<column>, loco; null = the `split` column
@@ -193,6 +193,7 @@ def _nearest_key(error: ConfigKeyError, schema: Any) -> str:
 
 def _check(recipe: Recipe, where: str) -> Recipe:
     _check_ranges(recipe, where)
+    _check_source(recipe.data.source, where)
     known = {one.name for one in fields(TrainingArguments)}
     _check_keys(recipe.trainer, known, f"{where}: trainer")
     if recipe.metric not in SCORES:
@@ -236,6 +237,12 @@ def _check_ranges(recipe: Recipe, where: str):
     for key, (holds, wanted) in rules.items():
         if not holds:
             raise InputError(f"{where}: {key} is out of its range; it must be {wanted}.")
+
+
+def _check_source(source: Any, where: str):
+    several = source if isinstance(source, list) and source else [source]
+    if source is not None and not all(isinstance(one, str) for one in several):
+        raise InputError(f"{where}: data.source: {source!r} is neither a path or name nor a list of them; quote it.")
 
 
 def _check_keys(given: dict[str, Any], known: Sequence[str] | set[str], where: str):

@@ -46,7 +46,7 @@ DEFAULTS: dict[str, Any] = {
 class MerhanTrainer(Trainer):
     """Batches bucketed by length in training, data order in evaluation, one learning rate per parameter group.
 
-    A new one for each stage: an optimizer knows only the parameters that could train when it was made (hf_v5 F5).
+    A new one for each stage: an optimizer knows only the parameters that could train when it was made.
     """
 
     def __init__(self, *args, learning_rates: Mapping[str, float], num_labels: int, **kwargs):

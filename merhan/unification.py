@@ -2,7 +2,8 @@
 
 Splits: `train`, `validation`, `test-acted` (speakers of the acted corpora, in no other split) and one `test-<corpus>`
 for each corpus that brings a split of its own (`test-meld`). Which speakers are held out follows from their names
-alone, so that it is the same wherever and whenever this runs.
+alone, so that it is the same wherever and whenever this runs. Corpora of sentiment are not joined: their `neutral` is
+no emotion.
 """
 
 import hashlib
@@ -12,8 +13,9 @@ from pathlib import Path
 import pandas as pd
 
 from merhan.corpora import CORPORA, room
+from merhan.emotions import SENTIMENTS
 from merhan.errors import InputError
-from merhan.manifest import SPLITS, read_manifest, write_manifest
+from merhan.manifest import SPLITS, context_only, in_split, read_manifest, write_manifest
 from merhan.preparation import prepare
 from merhan.report import markdown_table
 
@@ -35,8 +37,9 @@ def prepare_all(root: Path, out: Path, strict: bool = False, workers: int | None
     rows = pd.concat([part.assign(split=unified_split(part)) for part in parts], ignore_index=True)
     check_words(rows)
     write_manifest(rows, out / "manifest.parquet")
-    statistics(rows).to_csv(out / "statistics.csv", index=False)
-    print(f"\n## all\n\n{as_markdown(rows)}\n\n{out / 'manifest.parquet'}: {len(rows)} utterances")
+    labelled = rows[~context_only(rows)]
+    statistics(labelled).to_csv(out / "statistics.csv", index=False)
+    print(f"\n## all\n\n{as_markdown(labelled)}\n\n{out / 'manifest.parquet'}: {len(rows)} utterances")
     return rows
 
 
@@ -46,13 +49,14 @@ def find_corpora(root: Path) -> dict[str, Path]:
         raise InputError(f"{root}: is not a folder; it should hold one folder per corpus.")
     plain = {re.sub(r"\W|_", "", path.name).lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
     released = [name for name in CORPORA if hasattr(room(name), "ABOUT") and name != "demo"]
+    released = [name for name in released if not set(SENTIMENTS) & set(room(name).LABELS.values())]
     return {name: plain[name.replace("_", "")] for name in released if name.replace("_", "") in plain}
 
 
 def unified_split(rows: pd.DataFrame) -> pd.Series:
-    """A corpus's own split, its test set under its name; for an acted corpus without one, held-out speakers."""
+    """A corpus's own split, its test set under its name; for a corpus without one, held-out speakers."""
     name = rows["corpus"].iloc[0]
-    if "split" in rows and (rows["split"] != "").all():
+    if has_own_split(rows):
         return rows["split"].map(lambda split: split if split in SPLITS[:2] else f"test-{name}")
     # Both speakers of a session share the room and the script.
     group = rows["session"] if "session" in rows and (rows["session"] != "").all() else rows["speaker"]
@@ -64,6 +68,14 @@ def unified_split(rows: pd.DataFrame) -> pd.Series:
     splits = dict.fromkeys(names, "train") | dict.fromkeys(names[:tested], "test-acted")
     splits |= dict.fromkeys(names[tested : tested + chosen], "validation")
     return group.map(splits)
+
+
+def has_own_split(rows: pd.DataFrame) -> bool:
+    """Whether every row has a split, and someone is tested whom train lacks: ESD's own tests the speakers of train."""
+    if "split" not in rows or (rows["split"] == "").any():
+        return False
+    known = set(rows.loc[rows["split"] == "train", "speaker"]) - {""}
+    return not rows.loc[in_split(rows, "test"), "speaker"].isin(known).all()
 
 
 def _draw(name: str) -> str:
@@ -83,7 +95,7 @@ def check_words(rows: pd.DataFrame):
 
 
 def statistics(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows, hours, speakers and the weight that balances corpora, for each corpus and split."""
+    """Labelled rows, hours, speakers and the weight that balances corpora, for each corpus and split."""
     table = rows.groupby(["corpus", "split"]).agg(
         utterances=("utterance_id", "size"),
         hours=("duration", lambda seconds: seconds.sum() / 3600),

@@ -16,7 +16,6 @@ from merhan.dataset import context_of
 from merhan.errors import InputError
 from merhan.inspection import measure
 from merhan.manifest import read_manifest, write_manifest
-from merhan.protocols import split
 from processing_merhan import load_audio
 
 
@@ -61,37 +60,6 @@ def test_meld(corpora):
     # Facts of the published split, computed again from what was read.
     train, test = (rows[rows["split"] == name] for name in ("train", "test"))
     assert abs(test["speaker"].isin(train["speaker"]).mean() - 0.958) < 0.001
-
-
-@pytest.mark.parametrize(
-    ("protocol", "folds", "test_rows"),
-    [("emodb7-speaker5", 5, [107, 81, 90, 130, 127]), ("ravdess8-emobox6", 6, [240] * 6)],
-)
-def test_protocols_of_folds(protocol, folds, test_rows, corpora):
-    name = protocol.split("7")[0].split("8")[0]
-    rows = read_corpus(name, corpora / name).rows
-    tested = []
-    for fold in range(folds):
-        parts, identity, _ = split(rows, protocol, fold)
-        speakers = {part: set(group["speaker"]) for part, group in parts.groupby("split")}
-        assert not speakers["train"] & speakers["test"] and not speakers["train"] & speakers["validation"]
-        assert not speakers["validation"] & speakers["test"]
-        tested += parts.loc[parts["split"] == "test", "utterance_id"].tolist()
-        assert (parts["split"] == "test").sum() == test_rows[fold]
-        assert identity["fold"] == fold and identity["folds"] == folds and len(identity["hash"]) == 16
-    assert sorted(tested) == sorted(rows["utterance_id"]), "every row is tested once"
-    with pytest.raises(InputError, match="folds 0 to"):
-        split(rows, protocol, folds)
-    with pytest.raises(InputError, match="asserts its counts"):
-        split(rows.iloc[1:], protocol, 0)
-
-
-def test_official_split_of_meld(corpora):
-    rows = read_corpus("meld", corpora / "meld").rows
-    parts, identity, _ = split(rows, "meld7-official", 0)
-    assert identity["name"] == "meld7-official" and parts["split"].tolist() == rows["split"].tolist()
-    with pytest.raises(InputError, match="test differs: neutral 1255 instead of 1256"):
-        split(rows.drop(rows.index[(rows["split"] == "test") & (rows["label"] == "neutral")][0]), "meld7-official", 0)
 
 
 # --- layouts without the real release ---
@@ -295,13 +263,3 @@ def test_start_and_end_cut_utterances_out_of_a_recording(tmp_path, tone):
     lines = ["utterance_id,corpus,audio,text,label,start,end", "a,own,long.wav,,joy,0.5,1.5", "b,own,long.wav,,joy,,"]
     (tmp_path / "m.csv").write_text("\n".join(lines))
     assert measure(read_manifest(tmp_path / "m.csv"), "m")[0]["duration"].tolist() == [1.0, 3.0]
-
-
-def test_leave_one_out_of_any_manifest(demo):
-    parts, identity, _ = split(demo, "loso:speaker", 3)
-    speakers = sorted(demo["speaker"].unique())
-    assert set(parts.loc[parts["split"] == "test", "speaker"]) == {speakers[3]}
-    assert set(parts.loc[parts["split"] == "validation", "speaker"]) == {speakers[4]}
-    assert identity["folds"] == len(speakers)
-    with pytest.raises(InputError, match="needs a session"):
-        split(demo, "loso:session", 0)

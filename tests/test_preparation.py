@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from releases import msp_podcast
 
 from merhan import cli
 from merhan.corpora import read_corpus
@@ -136,6 +137,14 @@ def test_strict_wants_the_published_counts(release, tmp_path):
 def test_strict_accepts_a_whole_release(corpora, tmp_path, capsys):
     rows = prepare("emodb", corpora / "emodb", tmp_path / "out", strict=True)
     assert len(rows) == 535 and "| all |  | 535 | 535 | 0 |" in capsys.readouterr().out
+
+
+def test_strict_has_nothing_to_compare_where_no_counts_are_known(tmp_path, capsys):
+    source = msp_podcast.make(tmp_path)
+    rows = prepare("msp_podcast", source, tmp_path / "out", strict=True)
+    printed = capsys.readouterr().out
+    assert "| A | anger | 1 | 0 |" in printed and "no published counts are known" in printed
+    assert "| published |" not in printed and len(rows) == 9
 
 
 def test_labels_are_merged_and_dropped_on_the_way(release, tmp_path, capsys):

@@ -18,7 +18,7 @@ from huggingface_hub import ModelCard
 from merhan.dataset import Data
 from merhan.evaluation import evaluate_split
 from merhan.protocols import split
-from merhan.publishing import ALLOWED, export
+from merhan.publishing import ALLOWED, export, without_paths
 from merhan.recipe import DataRecipe, ModelRecipe, Recipe, StageRecipe
 from merhan.run import open_run
 
@@ -172,3 +172,14 @@ def test_the_whole_card_is_as_expected(run):
     pattern = re.escape(expected).replace("<number>", r"-?[\d.]+(?:e-\d+)?").replace("<hash>", "[0-9a-f]{16}")
     card = (run / "model" / "README.md").read_text()
     assert re.fullmatch(pattern.replace("<hardware>", "[^\n]+"), card), card
+
+
+def test_no_folder_of_this_machine_leaves_it(tmp_path):
+    manifests = [tmp_path / name / "manifest.parquet" for name in ("one", "other")]
+    for path in manifests:
+        path.parent.mkdir()
+        path.touch()
+    recipe = Recipe(run_name="demo", output_dir=str(tmp_path), data=DataRecipe("manifest", [*map(str, manifests)]))
+    recipe.stages = [StageRecipe(name="warmup", epochs=1, learning_rate={"head": 1e-3})]
+    public = without_paths(recipe)
+    assert public.data.source == ["manifest.parquet"] * 2 and str(tmp_path) not in str(public)

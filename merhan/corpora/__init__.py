@@ -13,7 +13,7 @@ A room `<name>_corpus.py` has
 
 import inspect
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -77,27 +77,31 @@ class About(NamedTuple):
     title: str
     licence: str
     citation: str
-    published: Mapping[str, int]  # own word -> utterances, as published or counted from the whole release
+    published: Mapping[str, int]  # own word -> utterances, as published or counted from the whole release; {} = unknown
     scale: tuple[float, float] | None = None  # of valence, arousal and dominance, where the corpus has them
 
 
 def read_corpus(
-    name: str, source: str | Path | None, label_map: Mapping[str, str | None] | None = None, **options
+    name: str, source: str | Path | Sequence[str] | None, label_map: Mapping[str, str | None] | None = None, **options
 ) -> Corpus:
     """Read a corpus into validated manifest rows.
 
     Args:
         name: one of `CORPORA`.
-        source: the raw release's folder, a file, or a `datasets` name, as the reader says.
+        source: the raw release's folder, a file, or a `datasets` name, as the reader says; of `manifest` also a list.
         label_map: labels to other labels, as `{excitement: joy, frustration: null}`; null drops the rows.
         options: the reader's own.
     """
-    reader = room(name)
+    reader, where = room(name), called(name, source)
+    if isinstance(source, list) and name != "manifest":
+        raise InputError(
+            f"data.source: the {name} reader takes one source, not {where}; prepare each with `merhan prepare`, and "
+            f"list the manifests with data.corpus=manifest."
+        )
     try:
         inspect.signature(reader.read).bind(source, **options)
     except TypeError as error:
         raise InputError(f"data.options: the {name} reader does not take these ({error}).") from None
-    where = str(source or name)
     rows, skipped, remarks = reader.read(source, **options)
     if rows.empty:
         raise InputError(f"{where}: holds no utterance of {name}.")
@@ -109,6 +113,11 @@ def read_corpus(
     rows = tidy(rows, where)
     rows, dropped = _relabel(rows, label_map or {})
     return Corpus(validate(rows, where, (label_map or {}).values()), [*skipped, *dropped], remarks)
+
+
+def called(name: str, source: str | Path | Sequence[str] | None) -> str:
+    """What messages call the data."""
+    return ", ".join(source) if isinstance(source, list) else str(source or name)
 
 
 def room(name: str) -> ModuleType:

@@ -1,18 +1,25 @@
-"""A manifest that is there already."""
+"""Manifests that are there already: one, or several joined."""
 
+from collections.abc import Sequence
 from pathlib import Path
+
+import pandas as pd
 
 from merhan.corpora import Corpus
 from merhan.errors import InputError
-from merhan.manifest import read_table
+from merhan.manifest import read_table, tidy
 
 
-def read(source: str | Path | None, root: str | Path | None = None) -> Corpus:
-    """`source`: the manifest file; `root`: the folder that `audio` is relative to, by default the manifest's own."""
-    if source is None:
+def read(source: str | Path | Sequence[str] | None, root: str | Path | None = None) -> Corpus:
+    """`source`: the manifest file, or a list of them; `root`: the folder that `audio` is relative to, by default each
+    manifest's own."""
+    if not source:
         raise InputError("data.source: give the manifest's path.")
-    rows = read_table(source)
-    folder = Path(root) if root else Path(source).parent
-    if "audio" in rows:
-        rows["audio"] = [str(folder / audio) if audio else "" for audio in rows["audio"].fillna("")]
-    return Corpus(rows, [])
+    files = source if isinstance(source, list) else [source]
+    return Corpus(pd.concat([_read(Path(file), root) for file in files], ignore_index=True), [])
+
+
+def _read(file: Path, root: str | Path | None) -> pd.DataFrame:
+    rows = tidy(read_table(file), str(file))
+    folder = Path(root) if root else file.parent
+    return rows.assign(audio=[str(folder / audio) if audio else "" for audio in rows["audio"]])

@@ -1,4 +1,4 @@
-"""MELD: 13,708 utterances of the series Friends, 7 emotions, audio and text, in dialogues.
+"""MELD: 13,708 utterances of the series Friends, 7 emotions and 3 sentiments, audio and text, in dialogues.
 
 Speakers stand on both sides of its split by design: never call a result on it speaker-independent.
 """
@@ -64,6 +64,7 @@ def _row(line: dict, split: str, media: Path | None) -> dict:
         "dialogue": f"meld-{split}-dia{dialogue}",
         "turn": turn,
         "language": "en",
+        "sentiment": line["Sentiment"],
     }
 
 

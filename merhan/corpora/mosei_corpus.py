@@ -9,8 +9,7 @@ emotions, each in [0, 3] and several at once; neither of the two tables in circu
   this way, as zv0Jl4TIQDc 0, which was rated as angry as happy.
 * `label.csv` (of MMSA): video_id, clip_id, text, label, annotation, mode and more; annotation is the sign.
 
-No sentiment is in our vocabulary, so a recipe has to take them in, as `label_map: {negative: negative, positive:
-positive}`. A neutral sentiment is no neutral emotion: rename or drop it before the corpus is joined with others.
+A neutral sentiment is no neutral emotion: rename or drop it before the corpus is joined with others.
 
 Speakers are not named; `dialogue` is the video, and a person may have several. Many times are wrong, and nothing says
 which (CMU-MultimodalSDK issues 227 and 359: 37 of 60 sampled videos, all of them not released in segments).

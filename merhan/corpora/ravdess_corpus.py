@@ -36,7 +36,7 @@ def read(source: str | Path | None) -> Corpus:
     """`source`: a folder with the audio-only speech files (03-01-*.wav or .flac) anywhere below it."""
     folder = require_folder(source, "RAVDESS")
     found = sorted(file for file in folder.rglob("03-01-*") if file.suffix in (".wav", ".flac"))
-    # Some archives hold every file twice, in a nested folder (corpora.md, d3).
+    # Some archives hold every file twice, the second time in a nested folder.
     files = {file.stem: file for file in reversed(found)}
     if not files:
         raise InputError(f"{folder}: no RAVDESS speech recording (like 03-01-05-01-02-01-18.wav) in it or below it.")

@@ -22,8 +22,16 @@ COUNTS = {
         5: (384, 143, 299, 170, 245, 381, 18, 10, 0, 0),
     }.items()
 }
+# Of these, improvised (counted from EmoBox's list of the release); of the other labels only the sum is known.
 FOUR = ("neu", "hap", "exc", "ang", "sad")
-IMPROVISED = {True: 2943, False: 1841}  # of the four classes, and of the other turns
+IMPROVISED = {
+    1: (223, 33, 99, 62, 104),
+    2: (217, 54, 137, 22, 100),
+    3: (198, 60, 89, 90, 190),
+    4: (174, 31, 164, 84, 81),
+    5: (287, 106, 174, 31, 133),
+}
+OTHERS_IMPROVISED = 1841
 WORDS = {
     "neu": "Neutral",
     "hap": "Happiness",
@@ -91,10 +99,15 @@ def _styles() -> Iterator[tuple[tuple[int, str], bool]]:
     turns = [(session, label) for session, counts in COUNTS.items() for label in counts for _ in range(counts[label])]
     rest = {session: TURNS[session] - sum(counts.values()) for session, counts in COUNTS.items()}
     turns += [(session, "xxx") for session, count in rest.items() for _ in range(count)]
-    for four, quota in IMPROVISED.items():
-        chosen = [turn for turn in turns if (turn[1] in FOUR) == four]
-        for number, turn in enumerate(chosen):
-            yield turn, (number + 1) * quota // len(chosen) > number * quota // len(chosen)
+    for session, quotas in IMPROVISED.items():
+        for label, quota in zip(FOUR, quotas, strict=True):
+            yield from _spread([(session, label)] * COUNTS[session][label], quota)
+    yield from _spread([turn for turn in turns if turn[1] not in FOUR], OTHERS_IMPROVISED)
+
+
+def _spread(turns: list[tuple[int, str]], quota: int) -> Iterator[tuple[tuple[int, str], bool]]:
+    for number, turn in enumerate(turns):
+        yield turn, (number + 1) * quota // len(turns) > number * quota // len(turns)
 
 
 def _block(turn: str, label: str, number: int) -> str:
