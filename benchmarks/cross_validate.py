@@ -18,13 +18,15 @@ import numpy as np
 import pandas as pd
 from common import REPOSITORY, command, hardware, publish
 
+from merhan.errors import exits_cleanly
 from merhan.evaluation import figures
 from merhan.metrics import SCORES
 from merhan.recipe import load_recipe
 from merhan.report import TITLES, markdown_table, with_interval
-from merhan.run import run_folder
+from merhan.run import check_run, run_folder
 
 
+@exits_cleanly
 def main():
     arguments = parse()
     with ThreadPoolExecutor(arguments.jobs) as pool:
@@ -54,7 +56,9 @@ In brackets: 95 % intervals, bootstrap over {pooled["interval_clusters"]}s.
 def run(arguments: argparse.Namespace, fold: int) -> Path:
     """Train and evaluate one fold unless it is there; returns its folder."""
     changes = [*arguments.set, f"data.fold={fold}"]
-    folder = run_folder(load_recipe(arguments.config, changes))
+    recipe = load_recipe(arguments.config, changes)
+    check_run(recipe, resume=True, overwrite=False)  # a fold of other settings is not this one
+    folder = run_folder(recipe)
     if not (folder / "model/README.md").is_file():
         words = [word for change in changes for word in ("--set", change)]
         program = [sys.executable, "train_hf_e2e.py", "--config", arguments.config, "--resume", *words]

@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from omegaconf import OmegaConf
 from transformers import AutoModelForSequenceClassification, AutoProcessor
 
 import modeling_merhan
+from merhan.corpora import CORPORA, room
 from merhan.errors import InputError
 from merhan.metrics import SCORES
-from merhan.recipe import Recipe, chooses_epoch, save_recipe
+from merhan.recipe import BUILT_IN, Recipe, chooses_epoch, save_recipe
 from merhan.report import TITLES, scores_table
 from modeling_merhan import MerhanForSequenceClassification
 from processing_merhan import SAMPLING_RATE, MerhanProcessor
@@ -98,7 +99,7 @@ def card(
     backbones = [name for name in (public.model.audio_backbone, public.model.text_backbone) if name]
     modalities = model.config.modalities
     return ModelCard.from_template(
-        _card_data(public, provenance, modalities, found),
+        _card_data(recipe, provenance, modalities, found),
         template_path=str(TEMPLATE),
         model_name=public.run_name,
         repo_id=public.hub.repo_id or "<this folder>",
@@ -113,6 +114,7 @@ def card(
         ],
         protocol=provenance["protocol"],
         corpora=provenance["data"]["corpora"],
+        sources=_sources(provenance["data"]["corpora"]),
         splits=provenance["data"]["splits"],
         speakers=len(provenance["data"]["speakers"].get("train", ())),
         interval_clusters=first["interval_clusters"],
@@ -124,6 +126,12 @@ def card(
         stages=public.stages,
         hardware=provenance["hardware"],
     )
+
+
+def _sources(corpora: Sequence[str]) -> list[str]:
+    """Title, licence and citation of the corpora that have them."""
+    abouts = [room(name).ABOUT for name in corpora if name in CORPORA and hasattr(room(name), "ABOUT")]
+    return [f"{about.title} ({about.licence}). {about.citation}".rstrip(". ") + "." for about in abouts]
 
 
 def _card_data(
@@ -145,9 +153,10 @@ def _card_data(
         for metrics in found.values()
         for score in SCORES
     ]
-    hub_ids = [name for name in (recipe.model.audio_backbone, recipe.model.text_backbone) if name and "/" in name]
+    names = (recipe.model.audio_backbone, recipe.model.text_backbone)
+    hub_ids = [name for name in names if name not in (None, *BUILT_IN) and not Path(name).exists()]
     return ModelCardData(
-        license=recipe.hub.license,
+        license=recipe.hub.license or "other",
         library_name="transformers",
         pipeline_tag="audio-classification" if "audio" in modalities else "text-classification",
         tags=["emotion-recognition", "speech-emotion-recognition", "merhan", "custom_code"],

@@ -83,7 +83,7 @@ class HubRecipe:
 
     repo_id: str | None = None
     private: bool = True
-    license: str = "apache-2.0"  # of the weights; data under a non-commercial licence makes them non-commercial
+    license: str | None = None  # of the weights, null = `other`: what they learnt from has licences of its own
 
 
 @dataclass

@@ -26,7 +26,7 @@ EMOTIONS = {
     "sadness": ("quiet", "negative"),
 }
 LABELS = {word: word for word in EMOTIONS}
-ABOUT = About("The built-in demo corpus", "Apache-2.0", "made by this project", dict.fromkeys(EMOTIONS, 360))
+ABOUT = About("The built-in demo corpus", "Apache-2.0", "Made by this project", dict.fromkeys(EMOTIONS, 360))
 # Speakers and utterances per speaker and emotion; no speaker stands in two splits.
 SPLITS = {"train": (24, 10), "validation": (6, 8), "test": (12, 6)}
 
