@@ -50,7 +50,7 @@ def refused(program, monkeypatch, capsys, folder: Path, *words) -> str:
     monkeypatch.setattr(sys, "argv", ["program", *map(str, words)])
     with pytest.raises(SystemExit) as ended:
         program.main()
-    said = capsys.readouterr().err
+    said = capsys.readouterr().err.replace("\x1b[A", "\n")  # a progress bar that closes moves the cursor up
     assert ended.value.code == 2, said
     assert "Traceback" not in said and said.strip().splitlines()[-1].startswith("error: ")
     assert sorted(folder.rglob("*")) == before, "nothing may be written"
@@ -100,6 +100,20 @@ def edit(folder):
         ("model.text_backbone=/nowhere/roberta", "/nowhere/roberta"),
         ("stages.0.learning_rate={audio: 1, head: 1}\nx", "recipe"),
         ("nothing", "write key=value"),
+        ("stages.x.epochs=1", "a --set key leads nowhere"),
+        ("metric=uarr", "metric: unknown 'uarr'; did you mean 'uar'?"),
+        ("run_name=../x", "run_name is out of its range"),
+        ("data.max_seconds=0", "data.max_seconds is out of its range; it must be min_seconds or more"),
+        ("stages.0.epochs=-1", "stages[0].epochs is out of its range"),
+        ("trainer.per_device_train_batch_size=0", "must be 1 or more"),
+        ("trainer.lr_scheduler_type=cosin", "trainer, in stage warmup: cosin is not a valid SchedulerType"),
+        ("trainer.dataloader_persistent_workers=true", "workers begin each epoch anew"),
+        ("data.fold=1", "has no folds; leave data.fold at 0"),
+        ("model.audio_config.num_mel_bins=abc", "num_mel_bins"),
+        ("model.audio_config.conv_kernel=[5, 5, 5]", "must be of one length"),
+        ("model.attn_implementation=spda", "spda"),
+        ("evaluation.conditions=[adio]", "'adio' is no modality of this model"),
+        ("evaluation.splits=[test-meld]", "the test-meld split is empty; did you mean 'test'?"),
     ],
 )
 def test_recipe(change, expected, train):
@@ -188,6 +202,23 @@ def test_a_text_only_model_given_audio_alone(train, edit):
     assert "no row has text, which is all that this model is to read" in train("model.audio_backbone=null")
 
 
+def test_a_rate_for_a_backbone_that_is_not_there(train):
+    said = train("model.text_backbone=null", "stages.0.learning_rate={head: 1.0e-3, text: 1.0e-5}")
+    assert "there is no text backbone to train" in said
+
+
+def test_words_that_are_longer_than_the_backbone_reads(train, edit):
+    edit(2, "text", "word " * 500)
+    assert "'u2': The turn 'word word" in train()
+
+
+def test_a_folder_that_is_no_run_is_left_alone(monkeypatch, capsys, folder):
+    (folder / "outputs" / "bad").mkdir(parents=True)
+    (folder / "outputs" / "bad" / "thesis.txt").write_text("years of work")
+    words = ("--config", folder / "recipe.yaml", "--overwrite")
+    assert "holds something that is no run of ours" in refused(train_hf_e2e, monkeypatch, capsys, folder, *words)
+
+
 def test_a_class_weight_that_is_no_number(train):
     assert "class_weights" in train("model.config.class_weights=balance")
 
@@ -199,6 +230,8 @@ def test_evaluation(monkeypatch, capsys, folder):
     assert "evaluate on what?" in evaluate("--checkpoint", folder / "gone")
     manifest = ("--manifest", folder / "manifest.csv")
     assert "neither a run, nor a model folder" in evaluate("--checkpoint", folder / "gone", *manifest)
+    said = evaluate("--checkpoint", folder / "gone", *manifest, "--set", "data.corpsu=x")
+    assert "did you mean 'data.corpus'?" in said
 
 
 def test_commands(monkeypatch, capsys, folder):
