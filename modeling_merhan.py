@@ -612,8 +612,8 @@ class MerhanPreTrainedModel(PreTrainedModel):
 
         Args:
             audio: Hub id or local folder of a speech checkpoint; a checkpoint with a head (`Wav2Vec2ForCTC`) serves
-                too, its head is left behind. A config instead gives a backbone at random, as [`MerhanAudioConfig`].
-                `None` gives a model of words alone.
+                too, its head is left behind, and so does a MER-HAN checkpoint, for its speech backbone. A config
+                instead gives a backbone at random, as [`MerhanAudioConfig`]. `None` gives a model of words alone.
             text: the same for words.
             audio_config, text_config: fields of the backbone's own config to change.
             config_fields: any field of [`MerhanConfig`], `id2label` for one.
@@ -625,7 +625,7 @@ class MerhanPreTrainedModel(PreTrainedModel):
         # A config takes any field without a word, to read what other versions wrote; here a typo would cost a training.
         if unknown := set(config_fields) - {field.name for field in fields(MerhanConfig)} - {"num_labels"}:
             raise ValueError(f"MerhanConfig has no field {', '.join(sorted(unknown))}.")
-        backbones = _load_backbone(audio, audio_config), _load_backbone(text, text_config)
+        backbones = _load_backbone(audio, audio_config, "audio"), _load_backbone(text, text_config, "text")
         audio_config, text_config = (None if backbone is None else backbone.config for backbone in backbones)
         model = cls(MerhanConfig(audio_config=audio_config, text_config=text_config, **config_fields), *backbones)
         # A config that takes in another one erases its attention implementation; without one, backbones that are built
@@ -846,9 +846,11 @@ def _build_backbone(config: PreTrainedConfig | None) -> PreTrainedModel | None:
     return None if config is None else AutoModel.from_config(config, **_backbone_options(config))
 
 
-def _load_backbone(name: str | PreTrainedConfig | None, changes: dict | None) -> PreTrainedModel | None:
+def _load_backbone(name: str | PreTrainedConfig | None, changes: dict | None, modality: str) -> PreTrainedModel | None:
     if name is None or isinstance(name, PreTrainedConfig):
         return _build_backbone(name)
+    if PreTrainedConfig.get_config_dict(name)[0].get("model_type") == MerhanConfig.model_type:
+        return _backbone_of(name, changes, modality)
     config, unknown = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **(changes or {}))
     if unknown:
         raise ValueError(f"The config of {name!r} has no field {', '.join(unknown)}.")
@@ -862,6 +864,16 @@ def _load_backbone(name: str | PreTrainedConfig | None, changes: dict | None) ->
     _raise_on_keys(name, "lacks these backbone weights, which would stay random", missing)
     _raise_on_keys(name, "has backbone weights without a place in it", _backbone_keys(model, info["unexpected_keys"]))
     return model
+
+
+def _backbone_of(name: str, changes: dict | None, modality: str) -> PreTrainedModel:
+    """The backbone within a MER-HAN checkpoint, as it was trained there."""
+    if changes:
+        raise ValueError(f"The backbones of {name!r} stay as they were trained; leave out {', '.join(changes)}.")
+    backbone = getattr(MerhanModel.from_pretrained(name, dtype=torch.float32), f"{modality}_backbone")
+    if backbone is None:
+        raise ValueError(f"The model {name!r} has no {modality} backbone.")
+    return backbone
 
 
 def _backbone_keys(model: PreTrainedModel, unexpected: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ from transformers import (
     AutoFeatureExtractor,
     AutoTokenizer,
     ByT5Tokenizer,
+    PreTrainedConfig,
     RobertaConfig,
     RobertaModel,
     RobertaTokenizer,
@@ -25,7 +26,7 @@ from transformers import (
 from merhan.errors import InputError
 from merhan.feature_cache import cache_folder
 from merhan.recipe import DataRecipe, ModelRecipe
-from modeling_merhan import MerhanAudioConfig, MerhanForSequenceClassification
+from modeling_merhan import MerhanAudioConfig, MerhanConfig, MerhanForSequenceClassification
 from processing_merhan import SAMPLING_RATE, MerhanProcessor
 
 
@@ -60,9 +61,7 @@ def build_processor(recipe: ModelRecipe, data: DataRecipe, train: pd.DataFrame) 
     with _explained(recipe):
         audio, text = _audio(recipe), _text(recipe, train)
         feature_extractor = (
-            AutoFeatureExtractor.from_pretrained(audio)
-            if isinstance(audio, str)
-            else Wav2Vec2FeatureExtractor(do_normalize=False)
+            _feature_extractor(audio) if isinstance(audio, str) else Wav2Vec2FeatureExtractor(do_normalize=False)
         )
         tokenizer = ByT5Tokenizer(extra_ids=0) if text is None else _tokenizer(text)
     if feature_extractor.sampling_rate != SAMPLING_RATE:
@@ -107,7 +106,19 @@ def _text(recipe: ModelRecipe, train: pd.DataFrame) -> str | None:
     return str(_tiny_roberta(train["text"])) if recipe.text_backbone == "tiny" else recipe.text_backbone
 
 
+def _is_ours(name: str) -> bool:
+    return PreTrainedConfig.get_config_dict(name)[0].get("model_type") == MerhanConfig.model_type
+
+
+def _feature_extractor(name: str):
+    if _is_ours(name):
+        return MerhanProcessor.from_pretrained(name, trust_remote_code=False).feature_extractor
+    return AutoFeatureExtractor.from_pretrained(name)
+
+
 def _tokenizer(name: str):
+    if _is_ours(name):
+        return MerhanProcessor.from_pretrained(name, trust_remote_code=False).tokenizer
     tokenizer = AutoTokenizer.from_pretrained(name)
     limit = AutoConfig.from_pretrained(name).max_position_embeddings
     # RoBERTa counts positions from behind its padding id: two of its places are never reached.

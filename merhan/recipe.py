@@ -145,7 +145,9 @@ def _changed(config: Any, changes: Sequence[str]) -> Any:
         key, equals, value = change.partition("=")
         if not equals:
             raise InputError(f"--set {change}: write key=value, as data.fold=1.")
-        OmegaConf.update(config, key, OmegaConf.create(f"value: {value}").value, merge=False)
+        node = OmegaConf.select(config, key)
+        free = OmegaConf.is_dict(node) and OmegaConf.get_type(node) is dict  # as learning_rate: replaced, not merged
+        OmegaConf.update(config, key, OmegaConf.create(f"value: {value}").value, merge=not free)
     return config
 
 

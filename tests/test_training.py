@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import LABELS
@@ -374,6 +375,30 @@ def test_train_then_evaluate(recipe_file, monkeypatch, tmp_path, capsys):
     call(train_hf_e2e, monkeypatch, "--config", recipe_file, "--resume")
     assert "finished before" in capsys.readouterr().out
     assert (run / "model/model.safetensors").read_bytes() == weights
+
+
+def test_weights_that_heard_the_test_speakers_are_refused(recipe_file, monkeypatch, tmp_path, capsys):
+    """A checkpoint of ours is a backbone for the next run; its record says who was in its training."""
+    stages = ["--set", "stages=[{name: warmup, epochs: 1, learning_rate: {head: 1.0e-3}}]"]
+    call(train_hf_e2e, monkeypatch, "--config", recipe_file, *stages)
+    first = tmp_path / "outputs" / "tiny"
+    known = load_file(first / "model/model.safetensors")
+    weights = ["--set", f"model.audio_backbone={first / 'model'}"]
+    call(train_hf_e2e, monkeypatch, "--config", recipe_file, *stages, *weights, "--run_name", "second")
+    found = load_file(tmp_path / "outputs/second/model/model.safetensors")
+    heard = [name for name in known if name.startswith("merhan.audio_backbone")]
+    assert heard and all(torch.equal(known[name], found[name]) for name in heard)
+
+    rows = pd.read_parquet(first / "manifest.parquet")
+    rows["split"] = rows["split"].map({"train": "test", "test": "train", "validation": "validation"})
+    rows.to_parquet(first / "swapped.parquet")
+    swapped = ["--set", "data.corpus=manifest", "--set", f"data.source={first / 'swapped.parquet'}"]
+    swapped += ["--set", "data.options={}", "--run_name", "third"]
+    with pytest.raises(SystemExit) as ended:
+        call(train_hf_e2e, monkeypatch, "--config", recipe_file, *stages, *weights, *swapped)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "weights: 100.0% of test" in said and "model.audio_backbone" in said
+    assert not (tmp_path / "outputs" / "third").exists()
 
 
 KILLED = """
