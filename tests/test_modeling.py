@@ -208,6 +208,15 @@ def test_the_model_can_be_traced_for_compilation(kind, make_model, batch):
     torch.testing.assert_close(logits_of(compiled, batch), logits_of(model, batch), **TOLERANCE)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_weights(kind, dtype, make_model, batch):
+    """`from_pretrained(..., dtype=...)` for use; near what whole precision says, as far as the mantissa goes."""
+    model = make_model(kind).eval()
+    expected = logits_of(model, batch)
+    torch.testing.assert_close(logits_of(model.to(dtype), batch).float(), expected, atol=0.06, rtol=0.06)
+
+
 def test_cached_features_equal_raw_input(make_model, batch):
     model = make_model("layer")
     with torch.no_grad():
