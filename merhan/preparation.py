@@ -6,7 +6,7 @@
     <out>/failed.csv          recordings that could not be read, where there are any
 
 Interrupted, it goes on where it stopped; run again, it does nothing. A recording that cannot be read is listed and left
-out, never replaced by silence.
+out, never replaced by silence; a turn of a dialogue stays with its words.
 """
 
 import os
@@ -128,10 +128,12 @@ def finish(rows: pd.DataFrame, outcomes: list[Outcome], out: Path) -> pd.DataFra
         errors.to_csv(out / "failed.csv", index=False)
     else:
         (out / "failed.csv").unlink(missing_ok=True)
-    heard = rows["audio"] != ""
+    heard = (rows["audio"] != "") & ~failed
+    # A turn of a dialogue stays with its words: the turns after it answer them.
+    spoken = (rows.get("dialogue", pd.Series("", rows.index)) != "") & (rows["text"] != "")
     path = rows["utterance_id"].map(lambda name: str(out / "audio" / f"{quote(name, safe='')}.flac"))
     rows = rows.assign(audio=path.where(heard, ""), duration=[one.duration for one in outcomes])
-    rows = rows.drop(columns=["start", "end"], errors="ignore")[~failed].reset_index(drop=True)
+    rows = rows.drop(columns=["start", "end"], errors="ignore")[~failed | spoken].reset_index(drop=True)
     write_manifest(validate(rows, str(out), rows["label"]), out / "manifest.parquet")
     return rows
 

@@ -128,6 +128,16 @@ def test_a_line_less_moves_no_recording_under_another_label(tmp_path, tone):
     assert durations == {"anger": 2.0, "fear": 3.0}
 
 
+def test_a_turn_whose_recording_cannot_be_read_keeps_its_words(tmp_path, tone):
+    tone("a.wav")
+    (tmp_path / "b.wav").write_bytes(b"no sound" * 99)
+    lines = ["utterance_id,corpus,audio,text,label,dialogue,turn", "a,own,a.wav,Hi.,joy,d,0", "b,own,b.wav,No.,joy,d,1"]
+    (tmp_path / "m.csv").write_text("\n".join(lines))
+    rows = prepare("manifest", tmp_path / "m.csv", tmp_path / "out")
+    assert rows["text"].tolist() == ["Hi.", "No."] and rows["audio"].iloc[1] == "" and rows["audio"].iloc[0]
+    assert len(pd.read_csv(tmp_path / "out/failed.csv")) == 1
+
+
 def test_strict_wants_the_published_counts(release, tmp_path):
     with pytest.raises(InputError, match="'01' 2 instead of 96"):
         prepare("ravdess", release, tmp_path / "out", strict=True)
