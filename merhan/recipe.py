@@ -116,7 +116,6 @@ _OURS = {
     "hub_model_id": "hub.repo_id",
     "resume_from_checkpoint": "--resume",
     "remove_unused_columns": "nothing: the model reads every column that it is given",
-    "train_sampling_strategy": "nothing: batches are bucketed by length",
     "dataloader_persistent_workers": "nothing: workers begin each epoch anew, to draw its augmentation",
 }
 

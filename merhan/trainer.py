@@ -39,12 +39,13 @@ DEFAULTS: dict[str, Any] = {
     "load_best_model_at_end": True,
     "report_to": "tensorboard",
     "remove_unused_columns": False,
+    "train_sampling_strategy": "group_by_length",  # or `random`: more padding, and batches that chance alone makes
     "restore_callback_states_from_checkpoint": True,
 }
 
 
 class MerhanTrainer(Trainer):
-    """Batches bucketed by length in training, data order in evaluation, one learning rate per parameter group.
+    """Batches bucketed by length (or at random) in training, data order in evaluation, one learning rate per parameter group.
 
     A new one for each stage: an optimizer knows only the parameters that could train when it was made.
     """
@@ -59,6 +60,7 @@ class MerhanTrainer(Trainer):
             dataset,
             self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size,
             self.args.seed,
+            1 if self.args.train_sampling_strategy == "random" else 50,
         )
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
@@ -90,8 +92,8 @@ class Progress(ProgressCallback):
 class _EpochSampler(LengthBucketSampler):
     """Tells the data set which epoch it is, for its draws of augmentation."""
 
-    def __init__(self, dataset, batch_size: int, seed: int):
-        super().__init__(dataset.lengths, batch_size, seed)
+    def __init__(self, dataset, batch_size: int, seed: int, batches_per_bucket: int):
+        super().__init__(dataset.lengths, batch_size, seed, batches_per_bucket)
         self.dataset = dataset
 
     def set_epoch(self, epoch: int):

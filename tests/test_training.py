@@ -79,6 +79,17 @@ def test_buckets_leave_little_padding_on_real_durations(corpora):
     assert bucketed < 0.05 < 0.6 < chance
 
 
+@pytest.mark.parametrize("strategy", ["group_by_length", "random"])
+def test_the_sampling_strategy_is_the_recipes(strategy, demo, trained_like, processor, tmp_path):
+    options = TrainingArguments(tmp_path, report_to="none", train_sampling_strategy=strategy)
+    train = part(demo, processor, "train")
+    trainer = MerhanTrainer(trained_like, options, learning_rates=ALL, num_labels=4, train_dataset=train)
+    order = list(trainer._get_train_sampler())
+    assert sorted(order) == list(range(len(train)))
+    chance = padding_share(train.lengths, torch.randperm(len(train)).tolist(), 8)
+    assert (padding_share(train.lengths, order, 8) < 0.6 * chance) == (strategy == "group_by_length")
+
+
 def test_speed_draws_depend_on_seed_epoch_and_row_alone(demo, processor):
     one, other = (part(demo, processor, "train", 6, augment=True, seed=5) for _ in range(2))
     backwards = [other[row]["audio"] for row in reversed(range(6))][::-1]
