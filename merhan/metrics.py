@@ -95,7 +95,12 @@ def score(predictions: np.ndarray, references: np.ndarray, num_labels: int) -> d
 
 
 def intervals(
-    predictions: np.ndarray, references: np.ndarray, clusters: np.ndarray, num_labels: int, seed: int = 0
+    predictions: np.ndarray,
+    references: np.ndarray,
+    clusters: np.ndarray,
+    num_labels: int,
+    seed: int = 0,
+    resamples: int = 2000,
 ) -> dict[str, list[float]]:
     """95 % intervals of the four scores, by a percentile bootstrap over clusters (speakers, or dialogues).
 
@@ -112,7 +117,7 @@ def intervals(
     def statistic(drawn: np.ndarray, axis: int) -> np.ndarray:
         return scores_of_counts(np.moveaxis(counts[drawn], axis - 2, 0).sum(axis=0))
 
-    options = {"n_resamples": 2000, "batch": 200, "method": "percentile", "rng": seed, "vectorized": True}
+    options = {"n_resamples": resamples, "batch": 200, "method": "percentile", "rng": seed, "vectorized": True}
     low, high = bootstrap((np.arange(len(counts)),), statistic, **options).confidence_interval
     return {name: [float(a), float(b)] for name, a, b in zip(SCORES, low, high, strict=True)}
 

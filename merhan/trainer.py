@@ -45,7 +45,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 class MerhanTrainer(Trainer):
-    """Batches bucketed by length or at random in training, data order in evaluation, a learning rate per parameter group.
+    """Batches by length or by chance in training, data order in evaluation, one learning rate per parameter group.
 
     A new one for each stage: an optimizer knows only the parameters that could train when it was made.
     """

@@ -67,6 +67,23 @@ def test_intervals_widen_with_the_likeness_within_speakers():
     assert intervals(apart, references, speakers, 4) == intervals(apart, references, speakers, 4)
 
 
+def test_intervals_over_speakers_cover_and_over_rows_do_not():
+    """Simulated corpora whose speakers differ in ease: how often the interval holds what other speakers would give."""
+    rng = np.random.default_rng(0)
+    held = {"speakers": [], "rows": []}
+    for _ in range(200):
+        ease = rng.uniform(0.3, 0.9, 40)
+        references = rng.integers(0, 4, 40 * 10)
+        right = rng.random(len(references)) < np.repeat(ease, 10)
+        predictions = np.where(right, references, (references + 1) % 4)
+        clusters = {"speakers": np.repeat(np.arange(40), 10), "rows": np.arange(len(references))}
+        for name, column in clusters.items():
+            low, high = intervals(predictions, references, column, 4, resamples=400)["war"]
+            held[name].append(low <= 0.6 <= high)
+    assert 0.92 <= np.mean(held["speakers"]) <= 0.97
+    assert np.mean(held["rows"]) < 0.85
+
+
 def overconfident(temperature: float, rows: int = 4000) -> tuple[np.ndarray, np.ndarray]:
     """Logits whose softmax is right at one temperature, and labels drawn from it."""
     rng = np.random.default_rng(0)
