@@ -3,8 +3,6 @@
 An error is what training must not go ahead with; a warning is what its owner should know. The exit code says which.
 """
 
-import base64
-import io
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, select_autoescape
 
 from merhan.inspection import Facts, inspect_audio
 from merhan.leaks import normalised
+from merhan.pages import picture, render
 from merhan.report import markdown_table
 from processing_merhan import AudioError
 
@@ -246,25 +244,12 @@ def as_html(diagnosis: Diagnosis, found: Sequence[Facts | AudioError | None]) ->
         pictures["Rows per label"] = _bars(diagnosis.labels)
     if diagnosis.speakers:
         pictures["Rows per speaker"] = _histogram(list(diagnosis.speakers.values()), "rows of one speaker")
-    environment = Environment(loader=PackageLoader("merhan"), autoescape=select_autoescape(default=True))
-    return environment.get_template("doctor.html.jinja").render(diagnosis=diagnosis, pictures=pictures)
+    return render("doctor.html.jinja", diagnosis=diagnosis, pictures=pictures)
 
 
 def _histogram(values: Sequence[float], label: str) -> str:
-    return _picture(lambda axes: (axes.hist(values, bins=40, color="#4477aa"), axes.set(xlabel=label, ylabel="count")))
+    return picture(lambda axes: (axes.hist(values, bins=40, color="#4477aa"), axes.set(xlabel=label, ylabel="count")))
 
 
 def _bars(counts: dict[str, int]) -> str:
-    return _picture(lambda axes: axes.barh(list(counts)[::-1], list(counts.values())[::-1], color="#4477aa"))
-
-
-def _picture(draw: Callable) -> str:
-    """A drawing as the address of an image, so that the page needs no other file."""
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6, 3), layout="constrained")
-    draw(axes)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110)
-    pyplot.close(figure)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return picture(lambda axes: axes.barh(list(counts)[::-1], list(counts.values())[::-1], color="#4477aa"))

@@ -14,15 +14,20 @@ from transformers import Trainer, TrainingArguments
 
 from merhan.dataset import Collator, Data, EmotionDataset, readable
 from merhan.errors import InputError
-from merhan.metrics import EmotionMetrics, calibration, fit_temperature, intervals, require_finite
+from merhan.metrics import EmotionMetrics, calibration, fit_temperature, intervals, require_finite, score
 from merhan.provenance import write_json
-from merhan.report import confusion_picture, reliability_picture, write_report
+from merhan.report import confusion_picture, reliability_picture, write_page, write_report
 from modeling_merhan import MerhanForSequenceClassification
 from processing_merhan import MerhanProcessor
 
 
 # Carried along from the manifest, for whoever groups or pairs predictions later.
-CARRIED = ("corpus", "speaker", "session", "dialogue", "duration")
+CARRIED = ("corpus", "speaker", "session", "dialogue", "gender", "language", "duration")
+
+# What figures are given apart for, and the bands of seconds.
+GROUPED = ("speaker", "corpus", "gender", "language")
+BANDS = (-1.0, 1.0, 2.0, 4.0, 8.0, float("inf"))
+BAND_NAMES = ("under 1 s", "1 to 2 s", "2 to 4 s", "4 to 8 s", "over 8 s")
 
 
 def evaluate_split(
@@ -73,6 +78,7 @@ def evaluate_split(
         confusion_picture(metrics, folder / name / "confusion.png")
         reliability_picture(metrics, folder / name / "reliability.png")
         write_report(metrics, folder / name / "report.md")
+        write_page(metrics, predictions, folder.parent, folder / name / "report.html")
         write_json(folder / name / "metrics.json", metrics)
     PartialState().wait_for_everyone()
     return metrics
@@ -133,7 +139,25 @@ def figures(predictions: pd.DataFrame, labels: list[str]) -> dict[str, Any]:
         "labels": labels,
         "intervals": intervals(guessed, references, predictions[cluster].to_numpy(), len(labels)),
         "interval_clusters": cluster,
+        "groups": by_group(predictions, guessed, references, len(labels)),
     }
+
+
+def by_group(
+    predictions: pd.DataFrame, guessed: np.ndarray, references: np.ndarray, num_labels: int
+) -> dict[str, list[dict[str, Any]]]:
+    """n, WAR and UAR of every speaker, corpus, gender, language and band of duration, the worst by UAR first."""
+    columns = {name: predictions[name] for name in GROUPED if name in predictions}
+    if "duration" in predictions and predictions["duration"].any():
+        columns["duration"] = pd.cut(predictions["duration"], BANDS, labels=BAND_NAMES).astype(str)
+    found = {}
+    for column, values in columns.items():
+        names = sorted(set(values) - {""})
+        if len(names) > 1:
+            scores = {name: score(guessed[values == name], references[values == name], num_labels) for name in names}
+            groups = [{"name": name, **{key: one[key] for key in ("n", "war", "uar")}} for name, one in scores.items()]
+            found[column] = sorted(groups, key=lambda group: group["uar"])
+    return found
 
 
 def cluster_column(rows: pd.DataFrame) -> str:

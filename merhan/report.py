@@ -1,14 +1,18 @@
 """Tables and pictures from figures."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
+from scipy.special import softmax
 from sklearn.metrics import ConfusionMatrixDisplay
 
 from merhan.metrics import SCORES
+from merhan.pages import render
 
 
 matplotlib.use("Agg")  # no screen is needed, and none is asked for
@@ -46,6 +50,27 @@ def class_table(metrics: Mapping[str, Any]) -> str:
         for number, label in enumerate(metrics["labels"])
     ]
     return markdown_table(["class", "precision", "recall", "F1", "support"], rows)
+
+
+def write_page(metrics: Mapping[str, Any], predictions: pd.DataFrame, run: Path, path: Path):
+    """The same for a browser, with groups, the surest mistakes, and where the run comes from; complete in itself.
+
+    Args:
+        run: folder whose `provenance.json` and `command.txt` are shown, where they are.
+    """
+    chances = softmax(np.stack(predictions["logits"]) / metrics["calibration"]["temperature"], axis=1).max(axis=1)
+    wrong = predictions.assign(confidence=chances)[predictions["label"] != predictions["prediction"]]
+    record, command = run / "provenance.json", run / "command.txt"
+    page = render(
+        "report.html.jinja",
+        metrics=metrics,
+        protocol=metrics["protocol"],
+        titles=TITLES,
+        mistakes=wrong.nlargest(10, "confidence").to_dict("records"),
+        provenance=json.loads(record.read_text()) if record.is_file() else None,
+        command=command.read_text().strip() if command.is_file() else None,
+    )
+    path.write_text(page)
 
 
 def calibration_table(metrics: Mapping[str, Any]) -> str:

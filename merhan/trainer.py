@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import SequentialSampler
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -62,6 +63,9 @@ class MerhanTrainer(Trainer):
             self.args.seed,
             1 if self.args.train_sampling_strategy == "random" else 50,
         )
+
+    def _get_eval_sampler(self, eval_dataset) -> torch.utils.data.Sampler:
+        return SequentialSampler(eval_dataset)  # Trainer's own would group rows by length here too
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         model = self.model if model is None else model

@@ -100,7 +100,7 @@ def edit(folder):
         ("model.text_backbone=/nowhere/roberta", "/nowhere/roberta"),
         ("stages.0.learning_rate={audio: 1, head: 1}\nx", "recipe"),
         ("nothing", "write key=value"),
-        ("stages.x.epochs=1", "a --set key leads nowhere"),
+        ("stages.x.epochs=1", "stages.x.epochs: Index 'x'"),
         ("metric=uarr", "metric: unknown 'uarr'; did you mean 'uar'?"),
         ("run_name=../x", "run_name is out of its range"),
         ("data.max_seconds=0", "data.max_seconds is out of its range; it must be min_seconds or more"),
