@@ -6,7 +6,7 @@
     python evaluate_hf_e2e.py --checkpoint outputs/meld/model --recipe configs/meld.yaml --set data.source=/data/MELD
 
 Written to <output_dir>/<split>/ (with one modality: <split>--<modality>/): predictions.parquet, metrics.json,
-confusion.png, report.md.
+confusion.png, reliability.png, report.html, report.md.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main():
         found[f"{arguments.split}, {metrics['condition']}"] = metrics
     if PartialState().is_main_process:
         print(f"\n{scores_table(found)}\n")
-        print(*(f"report: {folder / metrics['folder'] / 'report.md'}" for metrics in found.values()), sep="\n")
+        print(*(f"report: {folder / metrics['folder'] / 'report.html'}" for metrics in found.values()), sep="\n")
 
 
 def data_of(arguments: argparse.Namespace) -> DataRecipe:

@@ -22,7 +22,7 @@ from merhan.errors import exits_cleanly
 from merhan.evaluation import figures
 from merhan.metrics import SCORES
 from merhan.recipe import load_recipe
-from merhan.report import TITLES, markdown_table, with_interval
+from merhan.report import TITLES, interval_note, markdown_table, with_interval
 from merhan.run import check_run, run_folder
 
 
@@ -46,7 +46,7 @@ def main():
     text = f"""`{command(MERHAN_CORPORA=os.environ.get("MERHAN_CORPORA", "MERHAN_CORPORA"))}`
 
 Protocol `{protocol["name"]}` version {protocol["version"]} (hash `{protocol["hash"]}`), seed {seed}, {hardware()}.
-In brackets: 95 % intervals, bootstrap over {pooled["interval_clusters"]}s.
+{interval_note(pooled)}
 
 {table}
 """

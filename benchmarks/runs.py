@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common import hardware, publish
 
-from merhan.report import class_table, markdown_table, scores_table
+from merhan.report import class_table, interval_note, markdown_table, scores_table
 
 
 def main():
@@ -33,7 +33,7 @@ def main():
     text = f"""{markdown_table(["run", "command"], commands)}
 
 Protocol `{protocol["name"]}` version {protocol["version"]} (hash `{protocol["hash"]}`), seed {seeds}, {hardware()}.
-In brackets: 95 % intervals, bootstrap over {first["interval_clusters"]}s.
+{interval_note(first)}
 
 {scores_table(found, "run")}
 

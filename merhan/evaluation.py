@@ -39,7 +39,7 @@ def evaluate_split(
     condition: str | None = None,
     batch_size: int = 16,
 ) -> dict[str, Any]:
-    """Evaluate one split, and write `predictions.parquet`, `metrics.json`, two pictures and `report.md`.
+    """Evaluate one split, and write `predictions.parquet`, `metrics.json`, two pictures, `report.html` and `report.md`.
 
     Args:
         data: what was read; the context of a turn comes from all of it.
@@ -138,7 +138,7 @@ def figures(predictions: pd.DataFrame, labels: list[str]) -> dict[str, Any]:
     return found | {
         "labels": labels,
         "intervals": intervals(guessed, references, predictions[cluster].to_numpy(), len(labels)),
-        "interval_clusters": cluster,
+        "interval_clusters": cluster.removesuffix("_id") + "s",
         "groups": by_group(predictions, guessed, references, len(labels)),
     }
 

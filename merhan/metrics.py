@@ -25,6 +25,7 @@ from merhan.errors import InputError
 
 
 SCORES = ("war", "uar", "macro_f1", "weighted_f1")
+FEWEST_CLUSTERS = 5  # that an interval is drawn from
 
 _DESCRIPTION = """The figures that speech emotion recognition is reported in. WAR (weighted average recall) is the share
 of utterances that are right, that is, accuracy. UAR (unweighted average recall) is the mean of the classes' recalls,
@@ -104,14 +105,15 @@ def intervals(
 ) -> dict[str, list[float]]:
     """95 % intervals of the four scores, by a percentile bootstrap over clusters (speakers, or dialogues).
 
-    Rows of one speaker are alike, so it is speakers that are drawn, not rows. Fewer than two clusters give no interval.
+    Rows of one speaker are alike, so it is speakers that are drawn, not rows. Fewer than five clusters give no
+    interval: two speakers say too little of a third.
 
     Returns:
         score -> `[low, high]`.
     """
     # Every score is a function of the confusion counts, and these add up over clusters.
     counts = counts_by_cluster(predictions, references, clusters, num_labels)
-    if len(counts) < 2:
+    if len(counts) < FEWEST_CLUSTERS:
         return {}
 
     def statistic(drawn: np.ndarray, axis: int) -> np.ndarray:

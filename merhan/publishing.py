@@ -20,7 +20,7 @@ from merhan.corpora import CORPORA, room
 from merhan.errors import InputError
 from merhan.metrics import SCORES
 from merhan.recipe import BUILT_IN, Recipe, chooses_epoch, save_recipe
-from merhan.report import TITLES, scores_table
+from merhan.report import TITLES, interval_note, scores_table
 from modeling_merhan import MerhanForSequenceClassification
 from processing_merhan import SAMPLING_RATE, MerhanProcessor
 
@@ -117,7 +117,7 @@ def card(
         sources=_sources(provenance["data"]["corpora"]),
         splits=provenance["data"]["splits"],
         speakers=len(provenance["data"]["speakers"].get("train", ())),
-        interval_clusters=first["interval_clusters"],
+        interval_note=interval_note(first),
         metric=TITLES[public.metric] if chooses_epoch(public, public.stages[-1]) else None,
         results=scores_table(found),
         picture=first["folder"],

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.special import softmax
 from sklearn.metrics import ConfusionMatrixDisplay
 
-from merhan.metrics import SCORES
+from merhan.metrics import FEWEST_CLUSTERS, SCORES
 from merhan.pages import render
 
 
@@ -30,6 +30,14 @@ def with_interval(metrics: Mapping[str, Any], score: str) -> str:
     """`0.612 [0.580, 0.645]`."""
     bounds = metrics["intervals"].get(score)
     return f"{metrics[score]:.3f}" + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else "")
+
+
+def interval_note(metrics: Mapping[str, Any]) -> str:
+    """What the brackets say, or why there are none."""
+    clusters = metrics["interval_clusters"]
+    if metrics["intervals"]:
+        return f"In brackets: 95 % intervals, bootstrap over {clusters}."
+    return f"Without intervals: fewer than {FEWEST_CLUSTERS} {clusters} say too little of others."
 
 
 def scores_table(named: Mapping[str, Mapping[str, Any]], first: str = "given") -> str:
@@ -64,6 +72,7 @@ def write_page(metrics: Mapping[str, Any], predictions: pd.DataFrame, run: Path,
     page = render(
         "report.html.jinja",
         metrics=metrics,
+        interval_note=interval_note(metrics),
         protocol=metrics["protocol"],
         titles=TITLES,
         mistakes=wrong.nlargest(10, "confidence").to_dict("records"),
@@ -93,7 +102,7 @@ def write_report(metrics: Mapping[str, Any], path: Path):
     path.write_text(f"""# {metrics["split"]}, given {metrics["condition"]}
 
 Protocol `{protocol["name"]}` version {protocol["version"]} (hash `{protocol.get("hash", "none")}`){fold}.
-In brackets: 95 % intervals, bootstrap over {metrics["interval_clusters"]}.
+{interval_note(metrics)}
 {notes}{leaks}
 
 {scores_table({metrics["condition"]: metrics})}

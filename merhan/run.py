@@ -131,7 +131,7 @@ def farewell(folder: Path, modalities: list[str], split: str) -> str:
         ['"a.wav"'] * ("audio" in modalities) + ['text="I cannot believe it!"'] * ("text" in modalities)
     )
     return (
-        f"report:       {folder / 'evaluation' / split / 'report.md'}\n"
+        f"report:       {folder / 'evaluation' / split / 'report.html'}\n"
         f"model folder: {folder / 'model'}\n\n"
         f"from transformers import pipeline\n"
         f'recogniser = pipeline("emotion-recognition", model="{folder / "model"}", trust_remote_code=True)\n'

@@ -338,7 +338,7 @@ def test_train_then_evaluate(recipe_file, monkeypatch, tmp_path, capsys):
         "| test, audio+text |",
         "| test, audio |",
         str(run / "model"),
-        "report.md",
+        "report.html",
         "recogniser = pipeline(",
     ):
         assert expected in printed
@@ -357,6 +357,9 @@ def test_train_then_evaluate(recipe_file, monkeypatch, tmp_path, capsys):
         assert (run / name).exists(), name
     assert load_recipe(run / "recipe.yaml") == load_recipe(recipe_file), "the resolved recipe runs again"
     figures = json.loads((run / "evaluation/test/metrics.json").read_text())
+    page = (run / "evaluation/test/report.html").read_text()
+    assert f"{figures['uar']:.3f}" in page and figures["protocol"]["hash"] in page and "By speaker" in page
+    assert "http" not in page and "src=" not in page, "a page asks no other host, and needs no other file"
     shutil.rmtree(run / "evaluation")
     call(evaluate_hf_e2e, monkeypatch, "--checkpoint", run, "--modalities", "both", "text")
     again = json.loads((run / "evaluation/test/metrics.json").read_text())
