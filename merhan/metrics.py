@@ -72,8 +72,8 @@ def score(predictions: np.ndarray, references: np.ndarray, num_labels: int) -> d
         num_labels: number of classes. A class without a reference has no recall: it counts in neither UAR nor macro F1.
 
     Returns:
-        `war, uar, macro_f1, weighted_f1` in [0, 1], Cohen's `kappa` (None where one class alone is there) and Matthews'
-        `mcc` in [-1, 1], `n`, `per_class` (lists of `precision, recall, f1, support`) and
+        `war, uar, macro_f1, weighted_f1` in [0, 1], Cohen's `kappa` and Matthews' `mcc` in [-1, 1] (None
+        where one class alone is there), `n`, `per_class` (lists of `precision, recall, f1, support`) and
         `confusion_matrix` (reference by prediction).
     """
     labels = np.arange(num_labels)
@@ -86,7 +86,7 @@ def score(predictions: np.ndarray, references: np.ndarray, num_labels: int) -> d
         "macro_f1": float(f1_score(references, predictions, average="macro", **options)),
         "weighted_f1": float(f1_score(references, predictions, average="weighted", **options)),
         "kappa": float(cohen_kappa_score(references, predictions, labels=labels)) if len(present) > 1 else None,
-        "mcc": float(matthews_corrcoef(references, predictions)),
+        "mcc": float(matthews_corrcoef(references, predictions)) if len(present) > 1 else None,
         "n": len(references),
         "per_class": dict(
             zip(("precision", "recall", "f1", "support"), (values.tolist() for values in per_class), strict=True)
