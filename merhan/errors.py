@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable, Iterable
 from functools import wraps
 
+import numpy as np
+
 from processing_merhan import AudioError
 
 
@@ -18,6 +20,20 @@ def nearest(word: str, known: Iterable[str]) -> str:
     begun = [name for name in known if word and name.startswith(str(word))]
     close = begun or difflib.get_close_matches(str(word), known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}."
+
+
+def require_finite(logits: np.ndarray) -> np.ndarray:
+    """Logits as they are; NaN would count as the first class without a word.
+
+    Raises:
+        InputError: NaN or infinity among them.
+    """
+    if bad := int((~np.isfinite(logits)).any(axis=-1).sum()):
+        raise InputError(
+            f"The model's logits of {bad} of {len(logits)} rows are not finite: training diverged. Lower the learning "
+            f"rate (stages[].learning_rate), or use bf16 in place of fp16."
+        )
+    return logits
 
 
 def exits_cleanly(main: Callable[..., None]) -> Callable[..., None]:

@@ -13,8 +13,8 @@ from torch.utils.data import Subset
 from transformers import Trainer, TrainingArguments
 
 from merhan.dataset import Collator, Data, EmotionDataset, readable
-from merhan.errors import InputError
-from merhan.metrics import EmotionMetrics, calibration, fit_temperature, intervals, require_finite, score
+from merhan.errors import InputError, require_finite
+from merhan.metrics import EmotionMetrics, calibration, fit_temperature, intervals, score
 from merhan.provenance import write_json
 from merhan.report import confusion_picture, reliability_picture, write_page, write_report
 from modeling_merhan import MerhanForSequenceClassification

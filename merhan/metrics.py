@@ -21,8 +21,6 @@ from sklearn.metrics import (
     recall_score,
 )
 
-from merhan.errors import InputError
-
 
 SCORES = ("war", "uar", "macro_f1", "weighted_f1")
 FEWEST_CLUSTERS = 5  # that an interval is drawn from
@@ -48,20 +46,6 @@ class EmotionMetrics(evaluate.Metric):
 
     def _compute(self, predictions, references, num_labels: int) -> dict:
         return score(np.asarray(predictions), np.asarray(references), num_labels)
-
-
-def require_finite(logits: np.ndarray) -> np.ndarray:
-    """Logits as they are; NaN would count as the first class without a word.
-
-    Raises:
-        InputError: NaN or infinity among them.
-    """
-    if bad := int((~np.isfinite(logits)).any(axis=-1).sum()):
-        raise InputError(
-            f"The model's logits of {bad} of {len(logits)} rows are not finite: training diverged. Lower the learning "
-            f"rate (stages[].learning_rate), or use bf16 in place of fp16."
-        )
-    return logits
 
 
 def score(predictions: np.ndarray, references: np.ndarray, num_labels: int) -> dict:

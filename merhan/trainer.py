@@ -16,8 +16,9 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from merhan.dataset import Collator, EmotionDataset
+from merhan.errors import require_finite
 from merhan.feature_cache import use_cached_features
-from merhan.metrics import SCORES, EmotionMetrics, require_finite
+from merhan.metrics import SCORES, EmotionMetrics
 from merhan.recipe import Recipe, StageRecipe
 from merhan.report import TITLES
 from merhan.sampling import LengthBucketSampler

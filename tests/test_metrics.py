@@ -6,6 +6,7 @@ import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, cohen_kappa_score, f1_score, matthews_corrcoef
 
 from merhan import metrics
+from merhan.errors import InputError, require_finite
 from merhan.evaluation import cluster_column
 from merhan.metrics import (
     SCORES,
@@ -117,3 +118,9 @@ def test_what_is_drawn(demo):
     assert cluster_column(demo) == "speaker"
     assert cluster_column(demo.assign(dialogue="d")) == "dialogue"
     assert cluster_column(demo.drop(columns="speaker")) == "utterance_id"
+
+
+def test_logits_that_are_not_finite_are_refused():
+    """NaN would count as the first class, and WAR would look fine."""
+    with pytest.raises(InputError, match="1 of 3 rows are not finite: training diverged"):
+        require_finite(np.array([[0.0, 1.0], [np.nan, 0.0], [1.0, 0.0]]))
