@@ -178,8 +178,8 @@ def load_checkpoint(name: str) -> tuple[MerhanForSequenceClassification, MerhanP
     source = str(folder) if folder.is_dir() else name
     try:
         model = MerhanForSequenceClassification.from_pretrained(source, dtype=torch.float32)
-        # The code is here; without the word, reading the tokenizer would ask whether to run the checkpoint's own.
-        return model.eval(), MerhanProcessor.from_pretrained(source, trust_remote_code=False)
+        # The code and the config are here; else reading the tokenizer would ask whether to run the checkpoint's own.
+        return model.eval(), MerhanProcessor.from_pretrained(source, config=model.config, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"--checkpoint: {name!r} is neither a run, nor a model folder, nor a model on the Hub "
