@@ -121,7 +121,10 @@ _OURS = {
 
 
 def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
-    """Read a recipe, apply `key=value` changes and check it. A change takes the place of the whole value.
+    """Read a recipe, apply `key=value` changes and check it.
+
+    A change takes the place of a value or of a free mapping (as `learning_rate`); of a part with fields of its own it
+    changes those that it names.
 
     Raises:
         InputError: no such file, not YAML, an unknown key (names the nearest right one), a wrong type, an unset

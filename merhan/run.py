@@ -27,11 +27,14 @@ def open_run(recipe: Recipe, data: Data, resume: bool = False, overwrite: bool =
     Every process must have passed `check_run` before.
     """
     folder = run_folder(recipe)
+    goes_on = resume and (folder / "recipe.yaml").is_file()
+    if goes_on:
+        require_same_data(folder, data)  # in every process: one that stopped alone would leave the others waiting
+    PartialState().wait_for_everyone()
     if PartialState().is_main_process:
         if overwrite and (folder / "recipe.yaml").is_file():
             shutil.rmtree(folder)
-        if resume and (folder / "recipe.yaml").is_file():
-            require_same_data(folder, data)
+        if goes_on:
             save_recipe(recipe, folder / "recipe.yaml")  # what is evaluated and where it goes may differ
         else:
             folder.mkdir(parents=True, exist_ok=True)

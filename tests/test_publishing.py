@@ -16,11 +16,12 @@ from hub_server import running_hub
 from huggingface_hub import ModelCard
 
 from merhan.dataset import Data
+from merhan.errors import InputError
 from merhan.evaluation import evaluate_split
 from merhan.protocols import split
 from merhan.publishing import ALLOWED, export, without_paths
 from merhan.recipe import DataRecipe, ModelRecipe, Recipe, StageRecipe
-from merhan.run import open_run
+from merhan.run import open_run, require_same_data
 
 
 REPOSITORY = Path(__file__).parent.parent
@@ -183,3 +184,12 @@ def test_no_folder_of_this_machine_leaves_it(tmp_path):
     recipe.stages = [StageRecipe(name="warmup", epochs=1, learning_rate={"head": 1e-3})]
     public = without_paths(recipe)
     assert public.data.source == ["manifest.parquet"] * 2 and str(tmp_path) not in str(public)
+
+
+def test_a_run_goes_on_with_its_own_data_alone(run, demo):
+    rows, protocol, _ = split(demo, None, 0)
+    data = Data(rows, rows, protocol, [], [])
+    require_same_data(run, data)
+    swapped = rows.assign(label=rows["label"].map({"joy": "anger", "anger": "joy"}).fillna(rows["label"]))
+    with pytest.raises(InputError, match="--resume: the data differs"):
+        require_same_data(run, data._replace(rows=swapped))
