@@ -1,6 +1,13 @@
-"""A run as data: YAML -> typed recipe, `--set key=value` on top, everything checked before any weight is loaded."""
+"""A run as data: YAML -> typed recipe, `--set key=value` on top, everything checked before any weight is loaded.
 
-from collections.abc import Sequence
+A recipe may begin with `base: other.yaml`, a path relative to its own, or a list of them of which a later one wins.
+What it says itself then changes what the base says, key by key, as `--set` does: a value, a list (`stages`) or a free
+mapping (`learning_rate`, `trainer`, `model.config`) takes the place of the base's. A dotted key changes one entry:
+`model.config.hidden_size: 64`, `stages.1.epochs: 3`.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -121,23 +128,47 @@ _OURS = {
 
 
 def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
-    """Read a recipe, apply `key=value` changes and check it.
+    """Read a recipe and what it is based on, apply `key=value` changes and check it.
 
     A change takes the place of a value or of a free mapping (as `learning_rate`); of a part with fields of its own it
     changes those that it names.
 
     Raises:
-        InputError: no such file, not YAML, an unknown key (names the nearest right one), a wrong type, an unset
-            environment variable, a stage without a group to train.
+        InputError: no such file, not YAML, a recipe that is based on itself, an unknown key (names the nearest right
+            one), a wrong type, an unset environment variable, a stage without a group to train.
     """
-    with _in_words(path):
-        config = OmegaConf.merge(OmegaConf.structured(Recipe), OmegaConf.load(path))
+    config = OmegaConf.structured(Recipe)
+    for file, own in _layers(os.path.normpath(path)).items():
+        with in_words(file):
+            for key, value in own.items():
+                _put(config, str(key), value)
+    with in_words(path):
         return _check(OmegaConf.to_object(_changed(config, changes)), str(path))
+
+
+def _layers(path: str, heirs: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """File -> what it says itself, those that the recipe is based on first; each once, however many are based on it."""
+    if path in heirs:
+        raise InputError(f"{path}: is based on itself ({' -> '.join([*heirs, path])}); drop one `base`.")
+    if heirs and not Path(path).is_file():
+        raise InputError(f"{heirs[-1]}: base: there is no {path}; write it relative to {heirs[-1]}.")
+    with in_words(path):
+        own = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    if not isinstance(own, dict):
+        raise InputError(f"{path}: holds a {type(own).__name__}, not keys with values, as a recipe does.")
+    base = own.pop("base", None) or []
+    bases = base if isinstance(base, list) else [base]
+    if not all(isinstance(one, str) for one in bases):
+        raise InputError(f"{path}: base: {base!r} is neither the path of a recipe nor a list of them.")
+    found = {}
+    for one in bases:
+        found |= _layers(os.path.normpath(Path(path).parent / one), [*heirs, path])
+    return found | {path: own}
 
 
 def change_data(data: DataRecipe, changes: Sequence[str]) -> DataRecipe:
     """Apply `data.key=value` changes to what is read, where there is no recipe."""
-    with _in_words("--set"):
+    with in_words("--set"):
         config = OmegaConf.structured(Recipe(run_name="", data=data))
         return OmegaConf.to_object(_changed(config, changes).data)
 
@@ -147,20 +178,32 @@ def _changed(config: Any, changes: Sequence[str]) -> Any:
         key, equals, value = change.partition("=")
         if not equals:
             raise InputError(f"--set {change}: write key=value, as data.fold=1.")
-        node = OmegaConf.select(config, key)
-        free = OmegaConf.is_dict(node) and OmegaConf.get_type(node) is dict  # as learning_rate: replaced, not merged
-        OmegaConf.update(config, key, OmegaConf.create(f"value: {value}").value, merge=not free)
+        _put(config, key, OmegaConf.to_container(OmegaConf.create(f"value: {value}"), resolve=False)["value"])
     return config
 
 
+def _put(config: Any, key: str, value: Any):
+    """Change one key in place; of a part with fields of its own, each field that the value names."""
+    try:
+        node = OmegaConf.select(config, key)
+    except InterpolationResolutionError:  # what is replaced need not resolve, as an environment variable
+        node = None
+    free = OmegaConf.is_dict(node) and OmegaConf.get_type(node) is dict  # as learning_rate: replaced, not merged
+    if OmegaConf.is_dict(node) and not free and isinstance(value, Mapping):
+        for name, one in value.items():
+            _put(config, f"{key}.{name}", one)
+    else:
+        OmegaConf.update(config, key, value, merge=not free)
+
+
 @contextmanager
-def _in_words(path: str | Path):
-    """What OmegaConf and YAML say of a recipe, as one sentence that names the key."""
-    schema = OmegaConf.structured(Recipe)
+def in_words(path: str | Path, kind: type = Recipe):
+    """What OmegaConf and YAML say of a recipe (or another file of that kind), as one sentence that names the key."""
+    schema = OmegaConf.structured(kind)
     try:
         yield
     except FileNotFoundError:
-        raise InputError(f"{path}: no such recipe; recipes are in configs/.") from None
+        raise InputError(f"{path}: no such {kind.__name__.lower()}; recipes are in configs/.") from None
     except (ConfigKeyError, ConfigAttributeError) as error:
         raise InputError(f"{path}: unknown key {error.full_key!r}{_nearest_key(error, schema)}") from None
     except InterpolationResolutionError as error:
@@ -191,6 +234,7 @@ def _nearest_key(error: ConfigKeyError, schema: Any) -> str:
     parent, _, key = (error.full_key or str(error.key)).rpartition(".")
     kind = error.object_type if isinstance(error.object_type, type) else Recipe
     known = [one.name for one in fields(kind)] if hasattr(kind, "__dataclass_fields__") else list(schema)
+    known += ["base"] * (kind is Recipe)
     dotted = f"{parent}." if parent else ""
     return nearest(dotted + key, [dotted + name for name in known])
 
