@@ -1,10 +1,11 @@
 """From a recipe to a model and its processor."""
 
 import hashlib
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -12,15 +13,13 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
+    AutoModel,
     AutoTokenizer,
     ByT5Tokenizer,
     PreTrainedConfig,
-    RobertaConfig,
-    RobertaModel,
+    PreTrainedModel,
     RobertaTokenizer,
-    Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
-    Wav2Vec2Model,
 )
 
 from merhan.errors import InputError
@@ -41,6 +40,8 @@ def build_model(recipe: ModelRecipe, labels: Sequence[str], train: pd.DataFrame)
     config = dict(recipe.config)
     if config.get("class_weights") == "balanced":
         config["class_weights"] = balanced_weights(train["label"], labels)
+    if isinstance(weights := config.get("class_weights"), list) and len(weights) != len(labels):
+        raise InputError(f"model.config.class_weights: {len(weights)} for {len(labels)} labels ({', '.join(labels)}).")
     with _explained(recipe):
         audio, text = _audio(recipe), _text(recipe, train)
         model = MerhanForSequenceClassification.from_backbones(
@@ -99,11 +100,11 @@ def balanced_weights(labels: pd.Series, order: Sequence[str]) -> list[float]:
 def _audio(recipe: ModelRecipe) -> str | MerhanAudioConfig | None:
     if recipe.audio_backbone == "light":
         return MerhanAudioConfig(**recipe.audio_config)
-    return str(_tiny_wav2vec2()) if recipe.audio_backbone == "tiny" else recipe.audio_backbone
+    return str(tiny_audio()) if recipe.audio_backbone == "tiny" else recipe.audio_backbone
 
 
 def _text(recipe: ModelRecipe, train: pd.DataFrame) -> str | None:
-    return str(_tiny_roberta(train["text"])) if recipe.text_backbone == "tiny" else recipe.text_backbone
+    return str(tiny_text(train["text"])) if recipe.text_backbone == "tiny" else recipe.text_backbone
 
 
 def _is_ours(name: str) -> bool:
@@ -129,9 +130,11 @@ def _tokenizer(name: str):
 # --- tiny backbones, random, for a trial without a download -----------------------------------------------------------
 
 
-def _tiny_wav2vec2() -> Path:
-    """A folder with a random wav2vec2 that two cores train in minutes, loaded as a pretrained one would be."""
-    config = Wav2Vec2Config(
+def tiny_audio(family: str = "wav2vec2") -> Path:
+    """A folder with a random backbone of the wav2vec2 family that two cores train in minutes, loaded as a pretrained
+    one would be."""
+    config = AutoConfig.for_model(
+        family,
         hidden_size=64,
         num_hidden_layers=2,
         num_attention_heads=4,
@@ -146,21 +149,23 @@ def _tiny_wav2vec2() -> Path:
         mask_time_length=4,
         layerdrop=0.0,
     )
-    folder = cache_folder() / "tiny" / f"wav2vec2-{_digest(config.to_json_string())}"
-    if not (folder / "preprocessor_config.json").is_file():
-        _seeded(Wav2Vec2Model, config).save_pretrained(folder)
+
+    def save(folder: Path):
+        _seeded(config).save_pretrained(folder)
         Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(folder)
-    return folder
+
+    return _made(cache_folder() / "tiny" / f"{family}-{_digest(config.to_json_string())}", save)
 
 
-def _tiny_roberta(texts: Sequence[str]) -> Path:
-    """A folder with a random RoBERTa and a tokenizer trained on the spot, on the training words alone."""
-    folder = cache_folder() / "tiny" / f"roberta-{_digest(*texts)}"
-    if not (folder / "tokenizer_config.json").is_file():
+def tiny_text(texts: Sequence[str], family: str = "roberta") -> Path:
+    """A folder with a random backbone of words and a tokenizer trained on the spot, on the training words alone."""
+
+    def save(folder: Path):
         specials = {token: number for number, token in enumerate(("<s>", "<pad>", "</s>", "<unk>", "<mask>"))}
         untrained = RobertaTokenizer(vocab=specials, merges=[], model_max_length=126)
         tokenizer = untrained.train_new_from_iterator([list(texts)], vocab_size=600, show_progress=False)
-        config = RobertaConfig(
+        config = AutoConfig.for_model(
+            family,
             vocab_size=len(tokenizer),
             hidden_size=64,
             num_hidden_layers=2,
@@ -171,15 +176,28 @@ def _tiny_roberta(texts: Sequence[str]) -> Path:
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
         )
-        _seeded(RobertaModel, config).save_pretrained(folder)
+        _seeded(config).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+    return _made(cache_folder() / "tiny" / f"{family}-{_digest(*texts)}", save)
+
+
+def _made(folder: Path, save: Callable[[Path], None]) -> Path:
+    """A folder that is there whole or not at all: several runs may begin at once."""
+    if not folder.is_dir():
+        part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+        save(part)
+        try:
+            part.rename(folder)
+        except OSError:  # another run was faster, and made the same
+            shutil.rmtree(part)
     return folder
 
 
-def _seeded(model_class: type, config: Any) -> torch.nn.Module:
+def _seeded(config: PreTrainedConfig) -> PreTrainedModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return model_class(config)
+        return AutoModel.from_config(config)
 
 
 def _digest(*parts: str) -> str:

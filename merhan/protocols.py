@@ -80,16 +80,26 @@ def load_protocol(protocol: str | None, rows: pd.DataFrame) -> dict[str, Any]:
         return _leave_one_corpus_out(rows)
     if protocol.startswith("loso:"):
         return _leave_one_out(rows, protocol.removeprefix("loso:"))
-    known = [path.stem for path in FOLDER.glob("*.yaml")]
-    if protocol not in known:
-        raise InputError(
-            f"data.protocol: unknown protocol {protocol!r}{nearest(protocol, [*known, 'loco', 'loso:speaker'])}"
-        )
-    spec = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{protocol}.yaml"))
+    spec = named_protocol(protocol)
     corpora = set(rows["corpus"])
     if corpora != {spec["corpus"]}:
         raise InputError(f"data.protocol: {protocol} is for {spec['corpus']}, the rows are of {', '.join(corpora)}.")
     return spec
+
+
+def named_protocol(name: str) -> dict[str, Any]:
+    """What a file of `configs/protocols` says."""
+    known = [path.stem for path in FOLDER.glob("*.yaml")]
+    if name not in known:
+        raise InputError(f"data.protocol: unknown protocol {name!r}{nearest(name, [*known, 'loco', 'loso:speaker'])}")
+    return OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
+
+
+def labels_of(spec: Mapping[str, Any]) -> list[str]:
+    """The labels that a protocol's rows have: those that it names, or else counts; none where it does neither."""
+    counts = spec.get("counts", {})
+    parts = [part for part in counts.values() if isinstance(part, Mapping)] or [counts]
+    return sorted(spec.get("labels") or {label for part in parts for label in part})
 
 
 def fingerprint(spec: Mapping[str, Any]) -> str:
@@ -159,10 +169,9 @@ def _select(rows: pd.DataFrame, spec: Mapping[str, Any]) -> tuple[pd.DataFrame, 
 
 def _assign(rows: pd.DataFrame, spec: Mapping[str, Any], fold: int, only: str | None) -> pd.DataFrame:
     """The rows, each with its split."""
+    require_fold(spec, fold)
     if "folds" in spec:
         return rows.assign(split=_by_fold(rows, spec, fold))
-    if fold:
-        raise InputError(f"data.fold: {spec['name']} has no folds; leave data.fold at 0, or set data.protocol.")
     if isinstance(spec.get("split"), Mapping):
         return rows.assign(split=_by_name(rows, spec["split"]))
     if only and ("split" not in rows or (rows["split"] == "").all()):
@@ -183,10 +192,16 @@ def _by_name(rows: pd.DataFrame, rules: Mapping[str, Mapping[str, Sequence[str]]
     return splits
 
 
+def require_fold(spec: Mapping[str, Any], fold: int):
+    """Refuse a fold that a protocol does not have."""
+    if "folds" in spec and not 0 <= fold < len(spec["folds"]):
+        raise InputError(f"data.fold: {spec['name']} has folds 0 to {len(spec['folds']) - 1}, not {fold}.")
+    if "folds" not in spec and fold:
+        raise InputError(f"data.fold: {spec['name']} has no folds; leave data.fold at 0, or set data.protocol.")
+
+
 def _by_fold(rows: pd.DataFrame, spec: Mapping[str, Any], fold: int) -> list[str]:
     folds = spec["folds"]
-    if not 0 <= fold < len(folds):
-        raise InputError(f"data.fold: {spec['name']} has folds 0 to {len(folds) - 1}, not {fold}.")
     test, validation = set(folds[fold]), set(folds[(fold + 1) % len(folds)])
     group = rows[spec["group"]]
     if strangers := sorted(set(group) - {name for names in folds for name in names}):

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -98,10 +98,7 @@ def read_corpus(
             f"data.source: the {name} reader takes one source, not {where}; prepare each with `merhan prepare`, and "
             f"list the manifests with data.corpus=manifest."
         )
-    try:
-        inspect.signature(reader.read).bind(source, **options)
-    except TypeError as error:
-        raise InputError(f"data.options: the {name} reader does not take these ({error}).") from None
+    require_options(name, options)
     rows, skipped, remarks = reader.read(source, **options)
     if rows.empty:
         raise InputError(f"{where}: holds no utterance of {name}.")
@@ -125,6 +122,14 @@ def room(name: str) -> ModuleType:
     if name not in CORPORA:
         raise InputError(f"data.corpus: unknown corpus {name!r}{nearest(name, CORPORA)}")
     return import_module(f"merhan.corpora.{name}_corpus")
+
+
+def require_options(name: str, options: Mapping[str, Any]):
+    """Refuse options that a corpus's reader does not have."""
+    try:
+        inspect.signature(room(name).read).bind(None, **options)
+    except TypeError as error:
+        raise InputError(f"data.options: the {name} reader does not take these ({error}).") from None
 
 
 def require_folder(source: str | Path | None, corpus: str) -> Path:

@@ -1,0 +1,68 @@
+"""Every recipe of configs/ rehearsed on stand-ins, and what a rehearsal must find."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+import train_hf_e2e
+from merhan.errors import InputError
+from merhan.rehearsal import rehearse
+
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+RECIPES = sorted(CONFIGS.glob("*.yaml"))
+TINY = ["model.config={hidden_size: 16, num_attention_heads: 2, intermediate_size: 16}"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Neither corpora, nor anything in the working directory; files of a rehearsal go where the test can see them."""
+    monkeypatch.delenv("MERHAN_CORPORA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_builds_and_trains(path, elsewhere, cache):
+    kept = sorted(cache.rglob("*"))
+    line = rehearse(path, [], train_hf_e2e.train)
+    assert "builds and trains" in line and "\n" not in line
+    assert not list(elsewhere.iterdir()) and sorted(cache.rglob("*")) == kept, "nothing is left"
+    assert os.environ["MERHAN_CACHE"] == str(cache)
+
+
+def test_the_program_ends_with_one_line(monkeypatch, capsys):
+    words = ["--config", str(CONFIGS / "meld-text.yaml"), "--dry_run", "--set", "stages.1.epochs=1", "--run_name", "x"]
+    monkeypatch.setattr(sys, "argv", ["train_hf_e2e.py", *words])
+    train_hf_e2e.main()
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "x builds and trains" in line and "roberta" in line and "7 labels" in line
+    assert "stages warmup (head), finetune (head, text)" in line
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("data.context_truns=3", "did you mean 'data.context_turns'"),
+        ("model.config.hiden_size=3", "did you mean 'hidden_size'"),
+        ("model.text_config={hiden_act: gelu}", "hiden_act"),
+        ("stages.0.learning_rate={head: 0}", r"stages\[0\] \(warmup\): learning_rate names head, but nothing of it"),
+        ("stages.1.learning_rate.text=0", r"stages\[1\] \(finetune\): learning_rate names text, but nothing of it"),
+        ("trainer.lr_scheduler_type=cosin", "cosin is not a valid SchedulerType"),
+        ("trainer.optim=adamw_bnb_8bit", "stage warmup: .* ends with: .*bitsandbytes"),
+        ("trainer.report_to=tensorbord", "trainer.report_to, in stage warmup: tensorbord is not supported"),
+        ("data.fold=1", "meld7-official has no folds"),
+        ("data.protocol=meld7-oficial", "did you mean 'meld7-official'"),
+        ("data.options={split: dev}", "the meld reader does not take these"),
+        ("data.accept_leaks=[speakers]", "unknown leak 'speakers'; did you mean 'speaker'"),
+        ("model.config={class_weights: [1, 2]}", "class_weights: 2 for 7 labels"),
+    ],
+)
+def test_what_cannot_work_is_found(change, expected, elsewhere):
+    with pytest.raises(InputError, match=expected):
+        rehearse(CONFIGS / "meld-text.yaml", [*TINY, change], train_hf_e2e.train)
+    assert not list(elsewhere.iterdir())
