@@ -14,6 +14,7 @@ from merhan.dataset import load_data
 from merhan.doctor import as_html, as_json, as_text, examine, raw_folder
 from merhan.errors import InputError, exits_cleanly
 from merhan.evaluation import cluster_column
+from merhan.experiment import run_experiment
 from merhan.leaks import unaccepted
 from merhan.manifest import read_manifest
 from merhan.preparation import prepare
@@ -100,10 +101,20 @@ def run_compare(arguments: argparse.Namespace):
     print(f"{len(systems[0].predictions)} rows; intervals and p-values draw {clusters}s.\n\n{as_table(differences)}")
 
 
+def run_an_experiment(arguments: argparse.Namespace):
+    """Exit code 1 says that a run failed."""
+    folder, failures = run_experiment(arguments.file, arguments.jobs, arguments.launcher, arguments.dry_run)
+    if arguments.dry_run:
+        print(*(failures or ["every row builds and trains"]), sep="\n")
+    else:
+        print(f"\n{(folder / 'report.md').read_text()}\nreport: {folder / 'report.html'}")
+    sys.exit(1 if failures else 0)
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="merhan", description="Corpora in, models out.")
     commands = top.add_subparsers(required=True, metavar="command")
-    for add in (add_prepare, add_doctor, add_audit, add_compare, add_publish):
+    for add in (add_prepare, add_doctor, add_audit, add_compare, add_experiment, add_publish):
         add(commands)
     return top
 
@@ -158,6 +169,19 @@ def add_compare(commands: Any):
     command.add_argument("--seed", type=int, default=0, help="of both (default: 0)")
     command.add_argument("--json", type=Path, help="also write the figures for a program")
     command.set_defaults(run=run_compare)
+
+
+def add_experiment(commands: Any):
+    command = commands.add_parser(
+        "experiment", help="recipes x folds x seeds in one table; runs what is missing; exit code 1 if a run failed"
+    )
+    command.add_argument("file", help="a YAML file, as those in configs/experiments")
+    command.add_argument("--jobs", type=int, default=1, help="runs at a time; they share the cores (default: 1)")
+    command.add_argument(
+        "--launcher", help="what starts each run, as 'accelerate launch --multi_gpu' (default: python)"
+    )
+    command.add_argument("--dry_run", action="store_true", help="rehearse every row on tiny stand-ins, and no more")
+    command.set_defaults(run=run_an_experiment)
 
 
 def add_publish(commands: Any):

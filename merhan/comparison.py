@@ -76,10 +76,17 @@ def compare(systems: Sequence[System], resamples: int = 5000, seed: int = 0) -> 
         InputError: other rows, other labels or another protocol.
     """
     for other in systems[1:]:
-        _require_comparable(systems[0], other)
-    words = pd.concat([system.predictions[column] for system in systems for column in ("label", "prediction")])
-    labels = sorted(words.unique())
-    found = [one for pair in combinations(systems, 2) for one in _differences(*pair, labels, resamples, seed)]
+        require_comparable(systems[0], other)
+    return compare_pairs(list(combinations(systems, 2)), resamples, seed)
+
+
+def compare_pairs(pairs: Sequence[tuple[System, System]], resamples: int = 5000, seed: int = 0) -> list[Difference]:
+    """The second of each pair over its first in every score; p-values are corrected over these pairs."""
+    words = {
+        word for pair in pairs for one in pair for name in ("label", "prediction") for word in one.predictions[name]
+    }
+    labels = sorted(words)
+    found = [one for pair in pairs for one in _differences(*pair, labels, resamples, seed)]
     corrected = {score: iter(holm([one.p for one in found if one.score == score])) for score in SCORES}
     return [one._replace(p_holm=next(corrected[one.score])) for one in found]
 
@@ -109,7 +116,8 @@ def as_table(differences: Sequence[Difference]) -> str:
     return markdown_table(["", "score", "difference [95 %]", "p", "p (Holm)", "p (McNemar)"], rows)
 
 
-def _require_comparable(one: System, other: System):
+def require_comparable(one: System, other: System):
+    """Refuse systems of other rows, other labels or another protocol."""
     same = one.predictions["utterance_id"].equals(other.predictions["utterance_id"])
     if not same or not one.predictions["label"].equals(other.predictions["label"]):
         ours, theirs = (set(system.predictions["utterance_id"]) for system in (one, other))
