@@ -54,7 +54,20 @@ def build_model(recipe: ModelRecipe, labels: Sequence[str], train: pd.DataFrame)
             **config,
         )
         model.set_attn_implementation(recipe.attn_implementation)
+        if recipe.checkpoint:
+            _begin_with(model, recipe.checkpoint)
         return model
+
+
+def _begin_with(model: MerhanForSequenceClassification, checkpoint: str):
+    """Fusion, and the head where it tells the same labels apart; backbones are as the recipe names them."""
+    known = MerhanForSequenceClassification.from_pretrained(checkpoint, dtype=torch.float32)
+    try:
+        model.merhan.fusion.load_state_dict(known.merhan.fusion.state_dict())
+    except RuntimeError as error:
+        raise ValueError(f"model.checkpoint: the fusion of {checkpoint} is another one ({error})") from None
+    if known.config.label2id == model.config.label2id:
+        model.classifier.load_state_dict(known.classifier.state_dict())
 
 
 def build_processor(recipe: ModelRecipe, data: DataRecipe, train: pd.DataFrame) -> MerhanProcessor:

@@ -42,6 +42,7 @@ def provenance(recipe: Recipe, rows: pd.DataFrame, protocol: dict[str, Any]) -> 
         "initial_weights": {
             "audio": _origin("model.audio_backbone", recipe.model.audio_backbone, recipe.model),
             "text": _origin("model.text_backbone", recipe.model.text_backbone, recipe.model),
+            "fusion": _origin("model.checkpoint", recipe.model.checkpoint, recipe.model),
         },
     }
 
@@ -83,7 +84,8 @@ def record_of(checkpoint: str) -> dict[str, Any]:
 
 def histories(recipe: ModelRecipe) -> dict[str, Any]:
     """What is known of the initial weights' own training: a checkpoint of ours brings its record along."""
-    names = {"model.audio_backbone": recipe.audio_backbone, "model.text_backbone": recipe.text_backbone}
+    keys = ("audio_backbone", "text_backbone", "checkpoint")
+    names = {f"model.{key}": getattr(recipe, key) for key in keys}
     pretrained = {key: name for key, name in names.items() if name not in (None, *BUILT_IN)}
     return {key: record for key, name in pretrained.items() if (record := record_of(name))}
 

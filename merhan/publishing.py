@@ -78,6 +78,7 @@ def without_paths(recipe: Recipe) -> Recipe:
     public.data.options = {key: _public(value) for key, value in recipe.data.options.items()}
     public.model.audio_backbone = _public(recipe.model.audio_backbone)
     public.model.text_backbone = _public(recipe.model.text_backbone)
+    public.model.checkpoint = _public(recipe.model.checkpoint)
     return public
 
 

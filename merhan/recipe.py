@@ -52,6 +52,8 @@ class ModelRecipe:
 
     audio_backbone: str | None = None  # Hub id or folder; `light` from scratch; `tiny` for a trial; null = no audio
     text_backbone: str | None = None  # Hub id or folder; `tiny` for a trial; null = no text
+    # A model of ours whose fusion this one begins with, and whose head where it has the same labels; null = at random.
+    checkpoint: str | None = None
     audio_config: dict[str, Any] = field(default_factory=dict)
     text_config: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)  # class_weights also takes `balanced`

@@ -110,7 +110,7 @@ def stand_in_model(recipe: ModelRecipe, texts: Sequence[str]) -> ModelRecipe:
         audio = str(tiny_audio(_family(audio, "audio")))
     if text not in (None, *BUILT_IN):
         text = str(tiny_text(texts, _family(text, "text")))
-    return replace(recipe, audio_backbone=audio, text_backbone=text)
+    return replace(recipe, audio_backbone=audio, text_backbone=text, checkpoint=None)
 
 
 def stand_in_rows(labels: Sequence[str], splits: Sequence[str], folder: Path) -> pd.DataFrame:

@@ -1,8 +1,13 @@
 """Recipes that inherit from recipes: what wins, what is replaced whole, and what is refused."""
 
+from dataclasses import replace
+
 import pytest
+import torch
+from conftest import LABELS
 from omegaconf import OmegaConf
 
+from merhan.building import build_model
 from merhan.errors import InputError
 from merhan.recipe import load_recipe, save_recipe
 
@@ -93,3 +98,19 @@ def test_what_cannot_be_inherited_is_a_sentence(text, expected, write):
     write("wrong.yaml", "data: {corpsu: demo}\n")
     with pytest.raises(InputError, match=expected):
         load_recipe(write("heir.yaml", text))
+
+
+def test_a_checkpoint_brings_its_fusion_and_the_head_of_the_same_labels(trained_like, tiny_recipe, demo, tmp_path):
+    with torch.no_grad():
+        trained_like.classifier.weight.add_(1.0)
+    trained_like.save_pretrained(tmp_path)
+    recipe = replace(tiny_recipe, checkpoint=str(tmp_path))
+    torch.manual_seed(5)  # another start at random
+    again, other = (build_model(recipe, labels, demo) for labels in (LABELS, LABELS[::-1]))
+    known = trained_like.merhan.fusion.state_dict()
+    for model in (again, other):
+        assert all(torch.equal(tensor, known[name]) for name, tensor in model.merhan.fusion.state_dict().items())
+    assert torch.equal(again.classifier.weight, trained_like.classifier.weight)
+    assert not torch.isclose(other.classifier.weight, trained_like.classifier.weight).any()
+    with pytest.raises(InputError, match="model.checkpoint: the fusion of .* is another one"):
+        build_model(replace(recipe, config={"hidden_size": 16, "intermediate_size": 32}), LABELS, demo)

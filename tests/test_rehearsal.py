@@ -9,11 +9,14 @@ import pytest
 
 import train_hf_e2e
 from merhan.errors import InputError
-from merhan.rehearsal import rehearse
+from merhan.experiment import read_experiment
+from merhan.recipe import load_recipe
+from merhan.rehearsal import check, rehearse
 
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 RECIPES = sorted(CONFIGS.glob("*.yaml"))
+EXPERIMENTS = sorted(CONFIGS.glob("experiments/*.yaml"))
 TINY = ["model.config={hidden_size: 16, num_attention_heads: 2, intermediate_size: 16}"]
 
 
@@ -33,6 +36,17 @@ def test_every_recipe_builds_and_trains(path, elsewhere, cache):
     assert "builds and trains" in line and "\n" not in line
     assert not list(elsewhere.iterdir()) and sorted(cache.rglob("*")) == kept, "nothing is left"
     assert os.environ["MERHAN_CACHE"] == str(cache)
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_experiment_is_of_recipes_that_are_checked(path):
+    experiment = read_experiment(path)
+    for row in experiment.rows.values():
+        recipe = load_recipe(row.config, [*experiment.set, *row.set, "data.source=null"])
+        assert Path(row.config) in RECIPES and (row.condition or "text") in ("text", *recipe.model.modalities)
+        check(recipe)
+        with_rows = load_recipe(row.config, ["data.source=null"])
+        assert recipe != with_rows or not row.set, f"{row.set} changes nothing"
 
 
 def test_the_program_ends_with_one_line(monkeypatch, capsys):
