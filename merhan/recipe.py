@@ -11,6 +11,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, Interpolation
 from transformers import TrainingArguments
 from yaml import YAMLError
 
+from merhan.adapters import KINDS, fields_of
 from merhan.errors import InputError, nearest
 from merhan.metrics import SCORES
 from modeling_merhan import MerhanAudioConfig, MerhanConfig
@@ -48,6 +49,9 @@ class ModelRecipe:
     audio_config: dict[str, Any] = field(default_factory=dict)
     text_config: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)  # class_weights also takes `balanced`
+    # Modality -> fields of peft's config (`r`, `target_modules`, ..., `peft_type`): in a stage that trains this backbone,
+    # adapters train in its place, and are merged into it at the stage's end.
+    adapters: dict[str, dict[str, Any]] = field(default_factory=dict)
     attn_implementation: str = "sdpa"  # or eager, flash_attention_2, ... of transformers
 
     @property
@@ -200,8 +204,7 @@ def _check(recipe: Recipe, where: str) -> Recipe:
     _check_source(recipe.data.source, where)
     known = {one.name for one in fields(TrainingArguments)}
     _check_keys(recipe.trainer, known, f"{where}: trainer")
-    if recipe.metric not in SCORES:
-        raise InputError(f"{where}: metric: unknown {recipe.metric!r}{nearest(recipe.metric, SCORES)}")
+    _check_word(recipe.metric, SCORES, f"{where}: metric")
     if not recipe.stages:
         raise InputError(f"{where}: stages is empty; a run needs at least one.")
     for number, stage in enumerate(recipe.stages):
@@ -219,11 +222,20 @@ def _check(recipe: Recipe, where: str) -> Recipe:
     if len({stage.name for stage in recipe.stages}) < len(recipe.stages):
         raise InputError(f"{where}: two stages have one name; each keeps its checkpoints under its own.")
     _check_keys(recipe.model.config, _own_fields(MerhanConfig), f"{where}: model.config")
+    _check_adapters(recipe.model, where)
     if recipe.model.audio_backbone == "light":
         _check_keys(recipe.model.audio_config, _own_fields(MerhanAudioConfig), f"{where}: model.audio_config")
     if recipe.model.audio_backbone is None and recipe.model.text_backbone is None:
         raise InputError(f"{where}: model has neither audio_backbone nor text_backbone; name one or both.")
     return recipe
+
+
+def _check_adapters(model: ModelRecipe, where: str):
+    _check_keys(model.adapters, model.modalities, f"{where}: model.adapters")
+    for name, options in model.adapters.items():
+        kind = options.get("peft_type", "LORA")
+        _check_word(kind, KINDS, f"{where}: model.adapters.{name}.peft_type")
+        _check_keys(options, fields_of(kind), f"{where}: model.adapters.{name}")
 
 
 def _check_ranges(recipe: Recipe, where: str):
@@ -255,6 +267,11 @@ def _check_keys(given: dict[str, Any], known: Sequence[str] | set[str], where: s
             raise InputError(f"{where}.{key}: is not set here but by {_OURS[key]}.")
         if key not in known:
             raise InputError(f"{where}: unknown key {key!r}{nearest(key, known)}")
+
+
+def _check_word(given: str, known: Sequence[str], where: str):
+    if given not in known:
+        raise InputError(f"{where}: unknown {given!r}{nearest(given, known)}")
 
 
 def _own_fields(config_class: type) -> set[str]:

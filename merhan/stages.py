@@ -19,8 +19,8 @@ def group_of(parameter: str) -> str:
 
 def freeze(
     model: MerhanForSequenceClassification, learning_rates: Mapping[str, float], freeze_feature_encoder: bool
-) -> dict[str, int]:
-    """Let exactly the groups with a rate train; returns the number of trainable parameters in each group.
+):
+    """Let exactly the groups with a rate train.
 
     Frozen backbones then stay in eval mode by themselves (`MerhanModel.train`).
     """
@@ -35,10 +35,14 @@ def freeze(
         encoder._requires_grad = "audio" in learning_rates and not freeze_feature_encoder
         if not encoder._requires_grad:
             encoder.requires_grad_(False)
-    counts = dict.fromkeys(learning_rates, 0)
+
+
+def count_trainable(model: nn.Module) -> dict[str, int]:
+    """The number of trainable parameters in each group that has any."""
+    counts: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            counts[group_of(name)] += parameter.numel()
+            counts[group_of(name)] = counts.get(group_of(name), 0) + parameter.numel()
     return counts
 
 

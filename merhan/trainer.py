@@ -15,6 +15,7 @@ from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from merhan.adapters import add_adapters, merge_adapters
 from merhan.dataset import Collator, EmotionDataset
 from merhan.errors import require_finite
 from merhan.feature_cache import use_cached_features
@@ -22,7 +23,7 @@ from merhan.metrics import SCORES, EmotionMetrics
 from merhan.recipe import Recipe, StageRecipe
 from merhan.report import TITLES
 from merhan.sampling import LengthBucketSampler
-from merhan.stages import freeze, frozen_modalities, parameter_groups
+from merhan.stages import count_trainable, freeze, frozen_modalities, parameter_groups
 from modeling_merhan import MerhanForSequenceClassification
 from processing_merhan import MerhanProcessor
 
@@ -154,7 +155,10 @@ def train_stage(
     if (folder / "model").is_dir():
         print(f"stage {stage.name}: finished before, loading {folder / 'model'}")
         return load_trained(folder / "model", model.config._attn_implementation)
-    counts = freeze(model, stage.learning_rate, stage.freeze_feature_encoder)
+    set_seed(seed)  # adapters begin at random, in a resumed run at the same weights
+    freeze(model, stage.learning_rate, stage.freeze_feature_encoder)
+    adapters = add_adapters(model, recipe.model.adapters, stage.learning_rate)
+    counts = count_trainable(model)
     print(
         f"stage {stage.name}: training " + ", ".join(f"{name} ({count:,} parameters)" for name, count in counts.items())
     )
@@ -182,6 +186,7 @@ def train_stage(
     trainer.add_callback(Progress if not options.disable_tqdm else PrinterCallback)
     set_seed(seed)
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    merge_adapters(adapters)
     return _keep(trainer, folder)
 
 

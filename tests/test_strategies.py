@@ -1,0 +1,138 @@
+"""Training strategies: each by its effect."""
+
+import copy
+
+import pytest
+import torch
+from conftest import LABELS
+from transformers import TrainerCallback, WavLMConfig, WavLMModel
+
+from merhan.adapters import KINDS, add_adapters, merge_adapters
+from merhan.dataset import EmotionDataset
+from merhan.errors import InputError
+from merhan.recipe import ModelRecipe, Recipe, StageRecipe
+from merhan.stages import group_of
+from merhan.trainer import train_stage
+
+
+LABEL2ID = {label: number for number, label in enumerate(LABELS)}
+ALL = {"head": 1e-3, "audio": 1e-3, "text": 1e-3}
+QUIET = {"report_to": "none", "use_cpu": True, "disable_tqdm": True}
+
+
+@pytest.fixture
+def train(demo, processor):
+    """Builds the training rows; a data set of their first `size`."""
+
+    def build(size: int = 32, split: str = "train", **options) -> EmotionDataset:
+        return EmotionDataset(
+            demo[demo["split"] == split].head(size), processor, LABEL2ID, ["audio", "text"], **options
+        )
+
+    return build
+
+
+@pytest.fixture
+def run_stage(trained_like, train, processor, tmp_path):
+    """Trains a stage on a few rows, from the same weights each time."""
+
+    def run(name: str, rates=ALL, epochs: int = 2, stage=(), data=None, callbacks=(), **recipe):
+        options = QUIET | {"per_device_train_batch_size": 8} | recipe.pop("trainer", {})
+        return train_stage(
+            Recipe(run_name="x", trainer=options, **recipe),
+            StageRecipe("s", epochs, rates, **dict(stage)),
+            0,
+            copy.deepcopy(trained_like),
+            processor,
+            data or train(),
+            train(8, "validation"),
+            tmp_path / name,
+            callbacks,
+        )
+
+    return run
+
+
+# --- adapters ---
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_merged_adapters_leave_a_plain_model_with_equal_logits(kind, make_model, batch):
+    options = {"IA3": {"feedforward_modules": []}, "OFT": {"oft_block_size": 4}}.get(kind, {"r": 2})
+    for audio in ("layer", "light"):
+        model = make_model(audio)
+        plain = set(model.state_dict())
+        before = model(**batch).logits
+        added = add_adapters(model, {name: {"peft_type": kind, **options} for name in ("audio", "text")}, ALL)
+        torch.testing.assert_close(model(**batch).logits, before)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if group_of(name) != "head" and parameter.requires_grad:
+                    parameter.add_(torch.randn_like(parameter), alpha=0.1)
+        adapted = model(**batch).logits
+        assert (adapted - before).abs().max() > 1e-3
+        merge_adapters(added)
+        torch.testing.assert_close(model(**batch).logits, adapted)
+        assert set(model.state_dict()) == plain
+
+
+def test_a_stage_with_adapters_changes_a_backbone_by_a_matrix_of_their_rank(run_stage, trained_like):
+    adapters = {"audio": {"r": 2, "lora_alpha": 32, "target_modules": ["q_proj", "intermediate_dense"]}}
+    rates = {"head": 1e-3, "audio": 1e-1}
+    model = run_stage("a", rates, model=ModelRecipe(adapters=adapters))
+    before, after = trained_like.state_dict(), model.state_dict()
+    assert set(after) == set(before), "the result needs no peft"
+    moved = {name for name in before if group_of(name) != "head" and not torch.equal(before[name], after[name])}
+    assert moved and all(name.endswith(("q_proj.weight", "intermediate_dense.weight")) for name in moved)
+    for name in moved:
+        assert torch.linalg.matrix_rank(after[name] - before[name], rtol=1e-3) == 2
+    untrained = run_stage("b", {"head": 1e-3}, model=ModelRecipe(adapters=adapters)).state_dict()
+    backbones = [name for name in before if group_of(name) != "head"]
+    assert all(torch.equal(before[name], untrained[name]) for name in backbones), "a stage that trains the head alone"
+
+
+def test_adapters_go_where_wavlm_calls_them(make_model, batch):
+    """Its attention takes the projections' weights past their modules: adapters there would never learn."""
+    model = make_model(None)
+    tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    backbone = WavLMModel(WavLMConfig(**tiny, num_conv_pos_embedding_groups=2, layerdrop=0.0))
+    model.merhan.audio_backbone = backbone
+    with pytest.raises(InputError, match=r"model\.adapters\.audio"):
+        add_adapters(model, {"audio": {"target_modules": ["q_proj"]}}, ALL)
+    add_adapters(model, {"audio": {}}, ALL)
+    backbone(batch["input_values"]).last_hidden_state.sum().backward()
+    adapters = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
+    assert adapters and all(parameter.grad is not None for parameter in adapters)
+
+
+# --- resume ---
+
+
+class Interruption(TrainerCallback):
+    """Ends a training before the given step, as a signal would."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+ONCE = {"trainer": {"load_best_model_at_end": False, "save_strategy": "steps", "save_steps": 3}}
+STRATEGIES = {
+    "adapters": ({"model": ModelRecipe(adapters={"audio": {"r": 2}, "text": {"r": 2}})}, {}),
+}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_an_interrupted_stage_goes_on_as_if_nothing_had_happened(name, run_stage):
+    """Cut before its first checkpoint, then amid its second epoch of four steps."""
+    recipe, stage = STRATEGIES[name]
+    whole = run_stage("whole", stage=stage, **ONCE, **recipe).state_dict()
+    for step in (2, 7):
+        with pytest.raises(KeyboardInterrupt):
+            torch.randn(step)  # what else a process has drawn does not matter
+            run_stage("cut", stage=stage, callbacks=[Interruption(step)], **ONCE, **recipe)
+    resumed = run_stage("cut", stage=stage, **ONCE, **recipe).state_dict()
+    assert all(torch.equal(tensor, resumed[key]) for key, tensor in whole.items())
