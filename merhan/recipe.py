@@ -49,8 +49,8 @@ class ModelRecipe:
     audio_config: dict[str, Any] = field(default_factory=dict)
     text_config: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)  # class_weights also takes `balanced`
-    # Modality -> fields of peft's config (`r`, `target_modules`, ..., `peft_type`): in a stage that trains this backbone,
-    # adapters train in its place, and are merged into it at the stage's end.
+    # Modality -> fields of peft's config (`r`, `target_modules`, ..., `peft_type`): in a stage that trains this
+    # backbone, adapters train in its place, and are merged into it at the stage's end.
     adapters: dict[str, dict[str, Any]] = field(default_factory=dict)
     attn_implementation: str = "sdpa"  # or eager, flash_attention_2, ... of transformers
 
@@ -103,6 +103,7 @@ class Recipe:
     data: DataRecipe = field(default_factory=DataRecipe)
     model: ModelRecipe = field(default_factory=ModelRecipe)
     stages: list[StageRecipe] = field(default_factory=list)
+    ema_decay: float | None = None  # 0.999: what is validated and kept is a moving average of the weights
     trainer: dict[str, Any] = field(default_factory=dict)  # TrainingArguments of every stage
     evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
     hub: HubRecipe = field(default_factory=HubRecipe)
@@ -247,6 +248,7 @@ def _check_ranges(recipe: Recipe, where: str):
         "data.max_seconds": (data.max_seconds is None or data.max_seconds >= data.min_seconds, "min_seconds or more"),
         "data.max_tokens": (data.max_tokens >= 8, "8 or more"),
         "data.context_turns": (data.context_turns >= 0, "0 or more"),
+        "ema_decay": (recipe.ema_decay is None or 0 < recipe.ema_decay < 1, "between 0 and 1"),
         **{f"stages[{n}].epochs": (stage.epochs > 0, "above 0") for n, stage in enumerate(recipe.stages)},
         **{f"trainer.{size}": (recipe.trainer.get(size, 1) >= 1, "1 or more") for size in sizes},
     }

@@ -17,9 +17,7 @@ def group_of(parameter: str) -> str:
     return "head"
 
 
-def freeze(
-    model: MerhanForSequenceClassification, learning_rates: Mapping[str, float], freeze_feature_encoder: bool
-):
+def freeze(model: MerhanForSequenceClassification, learning_rates: Mapping[str, float], freeze_feature_encoder: bool):
     """Let exactly the groups with a rate train.
 
     Frozen backbones then stay in eval mode by themselves (`MerhanModel.train`).

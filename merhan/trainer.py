@@ -16,6 +16,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from merhan.adapters import add_adapters, merge_adapters
+from merhan.averaging import Averaging, averaged, load_average, save_average, weight_average
 from merhan.dataset import Collator, EmotionDataset
 from merhan.errors import require_finite
 from merhan.feature_cache import use_cached_features
@@ -53,9 +54,19 @@ class MerhanTrainer(Trainer):
     A new one for each stage: an optimizer knows only the parameters that could train when it was made.
     """
 
-    def __init__(self, *args, learning_rates: Mapping[str, float], num_labels: int, **kwargs):
+    def __init__(
+        self,
+        *args,
+        learning_rates: Mapping[str, float],
+        num_labels: int,
+        ema_decay: float | None = None,
+        **kwargs,
+    ):
         self.learning_rates = learning_rates
         super().__init__(*args, compute_metrics=lambda outputs: compute_metrics(outputs, num_labels), **kwargs)
+        self.average = None if ema_decay is None else weight_average(self.model, ema_decay)
+        if self.average is not None:
+            self.add_callback(Averaging(self.average))
 
     def _get_train_sampler(self, train_dataset=None) -> torch.utils.data.Sampler:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -77,6 +88,20 @@ class MerhanTrainer(Trainer):
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
             self.optimizer = optimizer_class(groups, **options)
         return self.optimizer
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        with averaged(self.model, self.average):
+            return super().evaluate(*args, **kwargs)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str):
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.average is not None and self.args.should_save:
+            save_average(self.average, output_dir)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None):
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.average is not None and checkpoint is not None:
+            load_average(self.average, checkpoint)
 
     def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
         """Not estimated: transformers counts tokens of one input, and ours are two, or features."""
@@ -174,6 +199,7 @@ def train_stage(
         options,
         learning_rates=stage.learning_rate,
         num_labels=model.config.num_labels,
+        ema_decay=recipe.ema_decay,
         train_dataset=train,
         eval_dataset=validation,
         data_collator=Collator(processor),

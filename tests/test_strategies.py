@@ -8,7 +8,7 @@ from conftest import LABELS
 from transformers import TrainerCallback, WavLMConfig, WavLMModel
 
 from merhan.adapters import KINDS, add_adapters, merge_adapters
-from merhan.dataset import EmotionDataset
+from merhan.dataset import Collator, EmotionDataset
 from merhan.errors import InputError
 from merhan.recipe import ModelRecipe, Recipe, StageRecipe
 from merhan.stages import group_of
@@ -105,6 +105,45 @@ def test_adapters_go_where_wavlm_calls_them(make_model, batch):
     assert adapters and all(parameter.grad is not None for parameter in adapters)
 
 
+# --- moving average ---
+
+
+class Recorder(TrainerCallback):
+    """Keeps one weight after every step, and every validation loss."""
+
+    def __init__(self):
+        self.weights, self.losses, self.scores = [], [], []
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        self.weights.append(model.classifier.weight.detach().double().clone())
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        self.losses.append(metrics["eval_loss"])
+        self.scores.append(metrics["eval_uar"])
+
+
+@pytest.mark.parametrize("best", [False, True])
+def test_a_stage_keeps_and_validates_the_average_of_its_weights(best, run_stage, train, processor):
+    recorder, decay, epochs = Recorder(), 0.5, 4
+    options = {"load_best_model_at_end": best}
+    model = run_stage("a", {"head": 3e-2}, epochs, callbacks=[recorder], ema_decay=decay, trainer=options)
+    steps = len(recorder.weights)
+    rates = [min(decay, step / (9 + step)) for step in range(2, steps + 1)]
+    averages = [recorder.weights[0]]
+    for rate, weight in zip(rates, recorder.weights[1:], strict=True):
+        averages.append(rate * averages[-1] + (1 - rate) * weight)
+    kept = [
+        epoch
+        for epoch in range(1, epochs + 1)
+        if torch.allclose(model.classifier.weight.double(), averages[epoch * steps // epochs - 1], atol=1e-6)
+    ]
+    assert kept == [recorder.scores.index(max(recorder.scores)) + 1 if best else epochs]
+    assert best == (kept != [epochs]), "the best epoch is not the last"
+    loss = model.eval()(**Collator(processor)([train(8, "validation")[row] for row in range(8)])).loss
+    assert loss.item() == pytest.approx(recorder.losses[kept[0] - 1], abs=1e-3)
+    assert len({round(loss, 3) for loss in recorder.losses}) == epochs, "the epochs differ in what was compared"
+
+
 # --- resume ---
 
 
@@ -121,6 +160,7 @@ class Interruption(TrainerCallback):
 
 ONCE = {"trainer": {"load_best_model_at_end": False, "save_strategy": "steps", "save_steps": 3}}
 STRATEGIES = {
+    "ema": ({"ema_decay": 0.9}, {}),
     "adapters": ({"model": ModelRecipe(adapters={"audio": {"r": 2}, "text": {"r": 2}})}, {}),
 }
 
