@@ -18,6 +18,7 @@ from modeling_merhan import MerhanAudioConfig, MerhanConfig
 
 
 GROUPS = ("head", "audio", "text")
+BALANCES = ("label", "corpus", "speaker")
 BUILT_IN = ("light", "tiny")  # backbones that come from no checkpoint
 
 
@@ -74,6 +75,14 @@ class StageRecipe:
 
 
 @dataclass
+class SamplingRecipe:
+    """Which rows an epoch has, as many as there are, and who meets whom in a batch."""
+
+    balance: str | None = None  # label, corpus or speaker: as many rows of each
+    speakers_per_batch: int | None = None  # the most that a batch has, in place of rows of like length
+
+
+@dataclass
 class EvaluationRecipe:
     """What is measured once training is over. Test rows are read here for the first time."""
 
@@ -103,6 +112,7 @@ class Recipe:
     data: DataRecipe = field(default_factory=DataRecipe)
     model: ModelRecipe = field(default_factory=ModelRecipe)
     stages: list[StageRecipe] = field(default_factory=list)
+    sampling: SamplingRecipe | None = None  # null = every row once per epoch
     ema_decay: float | None = None  # 0.999: what is validated and kept is a moving average of the weights
     trainer: dict[str, Any] = field(default_factory=dict)  # TrainingArguments of every stage
     evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
@@ -224,6 +234,8 @@ def _check(recipe: Recipe, where: str) -> Recipe:
         raise InputError(f"{where}: two stages have one name; each keeps its checkpoints under its own.")
     _check_keys(recipe.model.config, _own_fields(MerhanConfig), f"{where}: model.config")
     _check_adapters(recipe.model, where)
+    if recipe.sampling is not None:
+        _check_sampling(recipe.sampling, f"{where}: sampling")
     if recipe.model.audio_backbone == "light":
         _check_keys(recipe.model.audio_config, _own_fields(MerhanAudioConfig), f"{where}: model.audio_config")
     if recipe.model.audio_backbone is None and recipe.model.text_backbone is None:
@@ -239,7 +251,13 @@ def _check_adapters(model: ModelRecipe, where: str):
         _check_keys(options, fields_of(kind), f"{where}: model.adapters.{name}")
 
 
+def _check_sampling(sampling: SamplingRecipe, where: str):
+    if sampling.balance is not None:
+        _check_word(sampling.balance, BALANCES, f"{where}.balance")
+
+
 def _check_ranges(recipe: Recipe, where: str):
+    sampling = recipe.sampling or SamplingRecipe()
     data, sizes = recipe.data, ("per_device_train_batch_size", "per_device_eval_batch_size")
     rules = {
         "run_name": (Path(recipe.run_name).name == recipe.run_name != "", "a folder's name, without / and .."),
@@ -248,6 +266,7 @@ def _check_ranges(recipe: Recipe, where: str):
         "data.max_seconds": (data.max_seconds is None or data.max_seconds >= data.min_seconds, "min_seconds or more"),
         "data.max_tokens": (data.max_tokens >= 8, "8 or more"),
         "data.context_turns": (data.context_turns >= 0, "0 or more"),
+        "sampling.speakers_per_batch": ((sampling.speakers_per_batch or 1) >= 1, "1 or more"),
         "ema_decay": (recipe.ema_decay is None or 0 < recipe.ema_decay < 1, "between 0 and 1"),
         **{f"stages[{n}].epochs": (stage.epochs > 0, "above 0") for n, stage in enumerate(recipe.stages)},
         **{f"trainer.{size}": (recipe.trainer.get(size, 1) >= 1, "1 or more") for size in sizes},

@@ -4,13 +4,13 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import SequentialSampler
+from torch.utils.data import Sampler, SequentialSampler
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -23,7 +23,7 @@ from merhan.feature_cache import use_cached_features
 from merhan.metrics import SCORES, EmotionMetrics
 from merhan.recipe import Recipe, StageRecipe
 from merhan.report import TITLES
-from merhan.sampling import LengthBucketSampler
+from merhan.sampling import LengthBucketSampler, sampler_of
 from merhan.stages import count_trainable, freeze, frozen_modalities, parameter_groups
 from modeling_merhan import MerhanForSequenceClassification
 from processing_merhan import MerhanProcessor
@@ -59,10 +59,12 @@ class MerhanTrainer(Trainer):
         *args,
         learning_rates: Mapping[str, float],
         num_labels: int,
+        sampler: Callable[..., LengthBucketSampler] = LengthBucketSampler,
         ema_decay: float | None = None,
         **kwargs,
     ):
         self.learning_rates = learning_rates
+        self.sampler = sampler
         super().__init__(*args, compute_metrics=lambda outputs: compute_metrics(outputs, num_labels), **kwargs)
         self.average = None if ema_decay is None else weight_average(self.model, ema_decay)
         if self.average is not None:
@@ -70,12 +72,13 @@ class MerhanTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset=None) -> torch.utils.data.Sampler:
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        return _EpochSampler(
-            dataset,
+        order = self.sampler(
+            dataset.lengths,
             self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size,
             self.args.seed,
             1 if self.args.train_sampling_strategy == "random" else 50,
         )
+        return _EpochSampler(dataset, order)
 
     def _get_eval_sampler(self, eval_dataset) -> torch.utils.data.Sampler:
         return SequentialSampler(eval_dataset)  # Trainer's own would group rows by length here too
@@ -120,16 +123,22 @@ class Progress(ProgressCallback):
             sys.stdout.flush()
 
 
-class _EpochSampler(LengthBucketSampler):
-    """Tells the data set which epoch it is, for its draws of augmentation."""
+class _EpochSampler(Sampler[int]):
+    """Tells the data set too which epoch it is, for its draws of augmentation."""
 
-    def __init__(self, dataset, batch_size: int, seed: int, batches_per_bucket: int):
-        super().__init__(dataset.lengths, batch_size, seed, batches_per_bucket)
+    def __init__(self, dataset: EmotionDataset, order: LengthBucketSampler):
         self.dataset = dataset
+        self.order = order
 
     def set_epoch(self, epoch: int):
-        super().set_epoch(epoch)
+        self.order.set_epoch(epoch)
         self.dataset.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.order)
 
 
 def compute_metrics(outputs: EvalPrediction, num_labels: int) -> dict[str, float]:
@@ -199,6 +208,7 @@ def train_stage(
         options,
         learning_rates=stage.learning_rate,
         num_labels=model.config.num_labels,
+        sampler=sampler_of(recipe.sampling, train.rows),
         ema_decay=recipe.ema_decay,
         train_dataset=train,
         eval_dataset=validation,

@@ -2,17 +2,19 @@
 
 import copy
 
+import pandas as pd
 import pytest
 import torch
 from conftest import LABELS
-from transformers import TrainerCallback, WavLMConfig, WavLMModel
+from transformers import TrainerCallback, TrainingArguments, WavLMConfig, WavLMModel
 
 from merhan.adapters import KINDS, add_adapters, merge_adapters
 from merhan.dataset import Collator, EmotionDataset
 from merhan.errors import InputError
-from merhan.recipe import ModelRecipe, Recipe, StageRecipe
+from merhan.recipe import ModelRecipe, Recipe, SamplingRecipe, StageRecipe
+from merhan.sampling import sampler_of
 from merhan.stages import group_of
-from merhan.trainer import train_stage
+from merhan.trainer import MerhanTrainer, train_stage
 
 
 LABEL2ID = {label: number for number, label in enumerate(LABELS)}
@@ -142,6 +144,72 @@ def test_a_stage_keeps_and_validates_the_average_of_its_weights(best, run_stage,
     loss = model.eval()(**Collator(processor)([train(8, "validation")[row] for row in range(8)])).loss
     assert loss.item() == pytest.approx(recorder.losses[kept[0] - 1], abs=1e-3)
     assert len({round(loss, 3) for loss in recorder.losses}) == epochs, "the epochs differ in what was compared"
+
+
+# --- sampling ---
+
+
+def table(**columns) -> pd.DataFrame:
+    return pd.DataFrame(columns)
+
+
+def epoch_of(rows: pd.DataFrame, batch_size: int = 8, epoch: int = 0, **sampling) -> list[int]:
+    """The rows of an epoch as a recipe's `sampling` orders them."""
+    sampler = sampler_of(SamplingRecipe(**sampling), rows)([1.0] * len(rows), batch_size, seed=3)
+    sampler.set_epoch(epoch)
+    return list(sampler)
+
+
+def test_balanced_sampling_gives_each_class_as_many_rows():
+    rows = table(label=["joy"] * 70 + ["fear"] * 4 + ["anger"] * 29)
+    order = epoch_of(rows, balance="label")
+    assert len(order) == len(rows)
+    assert sorted(rows["label"].iloc[order].value_counts()) == [34, 34, 35]
+    times = pd.Series(order).value_counts().reindex(rows.index, fill_value=0).groupby(rows["label"])
+    assert (times.max() - times.min() <= 1).all(), "within a class no row comes again before the others"
+    assert order == epoch_of(rows, balance="label") != epoch_of(rows, epoch=1, balance="label")
+    assert sorted(epoch_of(rows)) == list(range(103)), "without it each row once"
+
+
+def test_balanced_sampling_is_the_same_for_any_number_of_processes(demo, trained_like, train, tmp_path):
+    """Two processes with half of a batch each, or accumulation, see what one process sees."""
+
+    def order(batch_size: int, accumulation: int) -> list[int]:
+        data = train(40)
+        options = {"per_device_train_batch_size": batch_size, "gradient_accumulation_steps": accumulation}
+        sampler = sampler_of(SamplingRecipe("speaker", 2), data.rows)
+        arguments = TrainingArguments(tmp_path, report_to="none", **options)
+        trainer = MerhanTrainer(
+            trained_like, arguments, learning_rates=ALL, num_labels=4, sampler=sampler, train_dataset=data
+        )
+        return list(trainer._get_train_sampler())
+
+    assert order(8, 1) == order(4, 2) == order(2, 4)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_a_batch_has_no_more_speakers_than_promised(most):
+    sizes = {"a": 40, "b": 31, "c": 22, "d": 9, "e": 1}
+    rows = table(speaker=[name for name, size in sizes.items() for _ in range(size)])
+    missed, met = [], set()
+    for epoch in range(20):
+        order = epoch_of(rows, epoch=epoch, speakers_per_batch=most)
+        assert len(order) == len(rows)
+        batches = [rows["speaker"].iloc[order[start : start + 8]] for start in range(0, len(rows), 8)]
+        assert all(batch.nunique() <= most for batch in batches)
+        assert all(batch.nunique() == most for batch in batches[:5]), "as many, while there are as many"
+        met |= {frozenset(batch) for batch in batches}
+        missed.append(1 - len(set(order)) / len(rows))
+    assert sum(missed) / 20 < 0.12, "few rows wait for another epoch"
+    assert len(met) >= 5, "who meets whom is drawn"
+
+
+def test_balance_and_speaker_groups_together():
+    rows = table(speaker=["a"] * 30 + ["b"] * 5 + ["c"] * 5, label=["joy"] * 20 + ["fear"] * 20)
+    order = epoch_of(rows, balance="speaker", speakers_per_batch=1)
+    assert len(order) == 40
+    assert all(rows["speaker"].iloc[order[start : start + 8]].nunique() == 1 for start in range(0, 40, 8))
+    assert rows["speaker"].iloc[order].value_counts().max() <= 24
 
 
 # --- resume ---
