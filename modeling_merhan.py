@@ -661,14 +661,14 @@ class MerhanModel(MerhanPreTrainedModel):
         self.post_init()
 
     def train(self, mode: bool = True) -> "MerhanModel":
-        """As usual, but a backbone without one trainable parameter stays in eval mode.
+        """As usual, but a backbone without one trainable parameter stays in eval mode, and so does such a part of one.
 
         Frozen is not enough: dropout, LayerDrop and SpecAugment would go on changing what the head learns from.
         """
         super().train(mode)
         for backbone in (self.audio_backbone, self.text_backbone):
-            if backbone is not None and not any(p.requires_grad for p in backbone.parameters()):
-                backbone.eval()
+            if backbone is not None:
+                _rest_where_frozen(backbone)
         return self
 
     def forward(
@@ -747,6 +747,16 @@ class MerhanModel(MerhanPreTrainedModel):
             "audio": Modality(audio.states, audio.mask & ~(has_both & (draw < share))),
             "text": Modality(text.states, text.mask & ~(has_both & (draw >= 1 - share))),
         }
+
+
+def _rest_where_frozen(module: nn.Module):
+    """Eval mode for the largest parts that have parameters, none of them trainable."""
+    trainable = [parameter.requires_grad for parameter in module.parameters()]
+    if trainable and not any(trainable):
+        module.eval()
+    elif trainable:
+        for child in module.children():
+            _rest_where_frozen(child)
 
 
 def _given(features: torch.Tensor | None, mask: torch.Tensor | None) -> Modality | None:

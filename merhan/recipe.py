@@ -70,6 +70,10 @@ class StageRecipe:
     learning_rate: dict[str, float] = MISSING  # parameter group -> peak rate; a group without a rate is frozen
     early_stopping_patience: int | None = None  # epochs without a better validation metric
     freeze_feature_encoder: bool = True  # of wav2vec2-like backbones: their convolutions stay as pretrained
+    layer_decay: dict[str, float] = field(default_factory=dict)  # modality -> factor on the rate, per layer downwards
+    unfreeze_layers: dict[str, int] = field(
+        default_factory=dict
+    )  # modality -> layers that thaw per epoch, from the top
     cache_features: bool = True  # run frozen backbones once per utterance instead of once per epoch
     trainer: dict[str, Any] = field(default_factory=dict)  # TrainingArguments of this stage alone
 
@@ -225,6 +229,9 @@ def _check(recipe: Recipe, where: str) -> Recipe:
             raise InputError(f"{where}: stages[{number}].learning_rate is empty; name a group: {', '.join(GROUPS)}.")
         if absent := set(stage.learning_rate) - {"head", *recipe.model.modalities}:
             raise InputError(f"{where}: stages[{number}].learning_rate: there is no {absent.pop()} backbone to train.")
+        trained = [name for name in recipe.model.modalities if name in stage.learning_rate]
+        _check_keys(stage.layer_decay, trained, f"{where}: stages[{number}].layer_decay")
+        _check_keys(stage.unfreeze_layers, trained, f"{where}: stages[{number}].unfreeze_layers")
     if absent := set(recipe.evaluation.conditions) - set(recipe.model.modalities):
         raise InputError(
             f"{where}: evaluation.conditions: {absent.pop()!r} is no modality of this model; it reads "
@@ -269,6 +276,14 @@ def _check_ranges(recipe: Recipe, where: str):
         "sampling.speakers_per_batch": ((sampling.speakers_per_batch or 1) >= 1, "1 or more"),
         "ema_decay": (recipe.ema_decay is None or 0 < recipe.ema_decay < 1, "between 0 and 1"),
         **{f"stages[{n}].epochs": (stage.epochs > 0, "above 0") for n, stage in enumerate(recipe.stages)},
+        **{
+            f"stages[{n}].layer_decay": (all(0 < one <= 1 for one in stage.layer_decay.values()), "above 0, at most 1")
+            for n, stage in enumerate(recipe.stages)
+        },
+        **{
+            f"stages[{n}].unfreeze_layers": (all(one >= 1 for one in stage.unfreeze_layers.values()), "1 or more")
+            for n, stage in enumerate(recipe.stages)
+        },
         **{f"trainer.{size}": (recipe.trainer.get(size, 1) >= 1, "1 or more") for size in sizes},
     }
     for key, (holds, wanted) in rules.items():

@@ -24,7 +24,7 @@ from merhan.metrics import SCORES, EmotionMetrics
 from merhan.recipe import Recipe, StageRecipe
 from merhan.report import TITLES
 from merhan.sampling import LengthBucketSampler, sampler_of
-from merhan.stages import count_trainable, freeze, frozen_modalities, parameter_groups
+from merhan.stages import Thawing, count_trainable, freeze, frozen_modalities, parameter_groups
 from modeling_merhan import MerhanForSequenceClassification
 from processing_merhan import MerhanProcessor
 
@@ -59,11 +59,13 @@ class MerhanTrainer(Trainer):
         *args,
         learning_rates: Mapping[str, float],
         num_labels: int,
+        layer_decay: Mapping[str, float] | None = None,
         sampler: Callable[..., LengthBucketSampler] = LengthBucketSampler,
         ema_decay: float | None = None,
         **kwargs,
     ):
         self.learning_rates = learning_rates
+        self.layer_decay = layer_decay
         self.sampler = sampler
         super().__init__(*args, compute_metrics=lambda outputs: compute_metrics(outputs, num_labels), **kwargs)
         self.average = None if ema_decay is None else weight_average(self.model, ema_decay)
@@ -87,7 +89,7 @@ class MerhanTrainer(Trainer):
         model = self.model if model is None else model
         if self.optimizer is None:
             decayed = set(self.get_decay_parameter_names(model))
-            groups = parameter_groups(model, self.learning_rates, decayed, self.args.weight_decay)
+            groups = parameter_groups(model, self.learning_rates, decayed, self.args.weight_decay, self.layer_decay)
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
             self.optimizer = optimizer_class(groups, **options)
         return self.optimizer
@@ -202,12 +204,18 @@ def train_stage(
         for modality in frozen_modalities(model) if stage.cache_features else ():
             if not (modality == "audio" and dataset.augment):  # sound that changes every epoch has no features to keep
                 use_cached_features(model.merhan, dataset, modality, options.device)
-    patience = stage.early_stopping_patience
+    callbacks = [*callbacks]
+    if stage.early_stopping_patience is not None:
+        callbacks.append(EarlyStoppingCallback(stage.early_stopping_patience))
+    if stage.unfreeze_layers:
+        options.ddp_find_unused_parameters = True  # DDP would wait for gradients of what is still frozen
+        callbacks.append(Thawing(model, stage.unfreeze_layers))
     trainer = MerhanTrainer(
         model,
         options,
         learning_rates=stage.learning_rate,
         num_labels=model.config.num_labels,
+        layer_decay=stage.layer_decay,
         sampler=sampler_of(recipe.sampling, train.rows),
         ema_decay=recipe.ema_decay,
         train_dataset=train,
@@ -215,7 +223,7 @@ def train_stage(
         data_collator=Collator(processor),
         # Without words its tokenizer is a stand-in, whose special tokens have no business in the model's config.
         processing_class=processor if "text" in processor.modalities else None,
-        callbacks=[*callbacks, *([EarlyStoppingCallback(patience)] if patience is not None else [])],
+        callbacks=callbacks,
     )
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)

@@ -6,14 +6,14 @@ import pandas as pd
 import pytest
 import torch
 from conftest import LABELS
-from transformers import TrainerCallback, TrainingArguments, WavLMConfig, WavLMModel
+from transformers import TrainerCallback, TrainerState, TrainingArguments, WavLMConfig, WavLMModel
 
 from merhan.adapters import KINDS, add_adapters, merge_adapters
 from merhan.dataset import Collator, EmotionDataset
 from merhan.errors import InputError
 from merhan.recipe import ModelRecipe, Recipe, SamplingRecipe, StageRecipe
 from merhan.sampling import sampler_of
-from merhan.stages import group_of
+from merhan.stages import Thawing, group_of, parameter_groups
 from merhan.trainer import MerhanTrainer, train_stage
 
 
@@ -212,6 +212,72 @@ def test_balance_and_speaker_groups_together():
     assert rows["speaker"].iloc[order].value_counts().max() <= 24
 
 
+# --- layers ---
+
+
+@pytest.mark.parametrize("audio", ["layer", "light"])
+def test_each_layer_has_the_rate_of_the_one_above_it_times_the_decay(audio, make_model):
+    model = make_model(audio)
+    decay = {"audio": 0.5, "text": 0.1}
+    groups = parameter_groups(model, {"head": 3.0, "audio": 2.0, "text": 1.0}, set(), 0.0, decay)
+    rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    assert len(rates) == len(list(model.parameters()))
+    below_audio = "convolutions" if audio == "light" else "feature_projection"
+    layers = "" if audio == "light" else "encoder."
+    expected = {
+        "classifier": 3.0,
+        "merhan.fusion": 3.0,
+        f"merhan.audio_backbone.{layers}layers.1.": 2.0,
+        f"merhan.audio_backbone.{layers}layers.0.": 1.0,
+        f"merhan.audio_backbone.{below_audio}": 0.5,
+        "merhan.text_backbone.encoder.layer.1.": 1.0,
+        "merhan.text_backbone.encoder.layer.0.": 0.1,
+        "merhan.text_backbone.embeddings": 0.01,
+    }
+    for start, rate in expected.items():
+        found = [rates[id(parameter)] for name, parameter in model.named_parameters() if name.startswith(start)]
+        assert found and found == pytest.approx([rate] * len(found)), start
+
+
+class Movements(TrainerCallback):
+    """Which parts of the text backbone each epoch has moved."""
+
+    def __init__(self):
+        self.moved = []
+
+    def on_epoch_begin(self, args, state, control, model=None, **kwargs):
+        self.before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+    def on_epoch_end(self, args, state, control, model=None, **kwargs):
+        start = "merhan.text_backbone."
+        names = [name for name, parameter in model.named_parameters() if not torch.equal(parameter, self.before[name])]
+        self.moved.append({name.removeprefix(start).split(".attention")[0] for name in names if name.startswith(start)})
+
+
+def test_layers_thaw_from_the_top(run_stage):
+    movements = Movements()
+    stage = {"unfreeze_layers": {"text": 1}}
+    options = {"weight_decay": 0.1, "warmup_steps": 0}
+    run_stage("a", epochs=3, stage=stage, callbacks=[movements], trainer=options)
+    first, second, third = ({".".join(name.split(".")[:3]) for name in moved} for moved in movements.moved)
+    assert first == {"encoder.layer.1"}
+    assert second == {"encoder.layer.1", "encoder.layer.0"}
+    assert third > second and all(name.startswith("embeddings") for name in third - second)
+
+
+def test_frozen_layers_are_without_chance(make_model, batch):
+    model = make_model()
+    text = model.merhan.text_backbone
+    Thawing(model, {"text": 1}).on_epoch_begin(None, TrainerState(epoch=0.0), None)
+    model.train()
+
+    def states() -> tuple[torch.Tensor, ...]:
+        return text(batch["input_ids"], output_hidden_states=True).hidden_states
+
+    equal = [torch.equal(one, other) for one, other in zip(states(), states(), strict=True)]
+    assert equal == [True, True, False], "embeddings and first layer rest, the last one trains"
+
+
 # --- resume ---
 
 
@@ -228,6 +294,7 @@ class Interruption(TrainerCallback):
 
 ONCE = {"trainer": {"load_best_model_at_end": False, "save_strategy": "steps", "save_steps": 3}}
 STRATEGIES = {
+    "layers": ({}, {"layer_decay": {"text": 0.5}, "unfreeze_layers": {"text": 1}}),
     "ema": ({"ema_decay": 0.9}, {}),
     "adapters": ({"model": ModelRecipe(adapters={"audio": {"r": 2}, "text": {"r": 2}})}, {}),
 }
