@@ -825,7 +825,9 @@ class MerhanForSequenceClassification(MerhanPreTrainedModel):
         )
 
 
-def emotion_loss(logits: torch.Tensor, labels: torch.Tensor, config: MerhanConfig) -> torch.Tensor:
+def emotion_loss(
+    logits: torch.Tensor, labels: torch.Tensor, config: MerhanConfig, row_weights: torch.Tensor | None = None
+) -> torch.Tensor:
     """Cross-entropy with optional label smoothing, class weights and focal factor, as the plain mean over rows.
 
     A plain mean, also with class weights (PyTorch would divide by the weights of the batch at hand): so the gradient
@@ -834,6 +836,7 @@ def emotion_loss(logits: torch.Tensor, labels: torch.Tensor, config: MerhanConfi
     Args:
         logits: `(batch, num_labels)`.
         labels: class ids `(batch,)` or distributions `(batch, num_labels)`.
+        row_weights: `(batch,)`, a factor on each row's loss; the mean divides by the number of rows all the same.
     """
     log_probabilities = logits.float().log_softmax(dim=-1)
     if labels.dim() == 1:
@@ -845,7 +848,8 @@ def emotion_loss(logits: torch.Tensor, labels: torch.Tensor, config: MerhanConfi
         targets = targets * torch.tensor(config.class_weights, device=targets.device)
     if config.focal_gamma > 0:  # CODEPATH: as above
         targets = targets * (1 - log_probabilities.exp()) ** config.focal_gamma
-    return -(targets * log_probabilities).sum(dim=-1).mean()
+    losses = -(targets * log_probabilities).sum(dim=-1)
+    return (losses if row_weights is None else row_weights * losses).mean()
 
 
 # --- backbones --------------------------------------------------------------------------------------------------------

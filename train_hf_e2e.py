@@ -22,7 +22,7 @@ from merhan.leaks import require_accepted
 from merhan.provenance import histories
 from merhan.publishing import export, publish
 from merhan.recipe import load_recipe
-from merhan.run import check_evaluation, check_run, evaluate_run, farewell, open_run
+from merhan.run import check_evaluation, check_run, check_strategies, evaluate_run, farewell, open_run
 from merhan.trainer import train_stage
 
 
@@ -37,14 +37,20 @@ def main():
     require_accepted(data.leaks, recipe.data.accept_leaks)
     check_evaluation(recipe, data)
     parts = dict(list(data.rows.groupby("split")))
+    check_strategies(recipe, parts["train"])
     labels = sorted(parts["train"]["label"].unique())
     set_seed(recipe.seed)
     with PartialState().main_process_first():
         processor = build_processor(recipe.model, recipe.data, parts["train"])
         model = build_model(recipe.model, labels, parts["train"])
+    for_training = {
+        "augment": recipe.data.speed_perturbation,
+        "seed": recipe.seed,
+        "soft_labels": recipe.data.soft_labels,
+    }
     train, validation = (
-        EmotionDataset(parts[name], processor, model.config.label2id, modalities, data.dialogues, augment, recipe.seed)
-        for name, augment in (("train", recipe.data.speed_perturbation), ("validation", False))
+        EmotionDataset(parts[name], processor, model.config.label2id, modalities, data.dialogues, **options)
+        for name, options in (("train", for_training), ("validation", {}))
     )
 
     folder = open_run(recipe, data, arguments.resume, arguments.overwrite)

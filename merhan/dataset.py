@@ -1,5 +1,6 @@
 """Manifest rows -> examples -> padded batches."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 from torchaudio.functional import speed
 from tqdm.auto import tqdm
 
@@ -69,6 +70,7 @@ class EmotionDataset(Dataset):
         modalities: which of the model's modalities to give.
         augment: whether to play each utterance at a drawn speed.
         seed: of that draw, together with the epoch and the row.
+        soft_labels: whether the labels are distributions, of the raters' votes; `labels` are class ids all the same.
     """
 
     def __init__(
@@ -80,16 +82,20 @@ class EmotionDataset(Dataset):
         dialogues: pd.DataFrame | None = None,
         augment: bool = False,
         seed: int = 0,
+        soft_labels: bool = False,
     ):
         self.rows = rows.reset_index(drop=True)
         self.processor = processor
         self.modalities = list(modalities)
         self.labels = [label2id[label] for label in self.rows["label"]]
+        self.targets = distributions(self.rows, label2id) if soft_labels else self.labels
         self.augment = augment
         self.seed = seed
         self.epoch = 0
         # Modality -> one .npy file per row, read in place of the raw input; see feature_cache.
         self.features: dict[str, list[Path | None]] = {}
+        # Name -> a number per row, `(rows,)`, that the batch carries along for a strategy of training.
+        self.extras: dict[str, torch.Tensor] = {}
         self.segments = list(self.rows.reindex(columns=["audio", "start", "end"]).itertuples(index=False, name=None))
         self.tokens = self._encode(self.rows if dialogues is None else dialogues)
 
@@ -97,7 +103,9 @@ class EmotionDataset(Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        example: dict[str, Any] = {"labels": self.labels[index]}
+        example: dict[str, Any] = {"labels": self.targets[index]}
+        if self.extras:
+            example["extras"] = {name: values[index] for name, values in self.extras.items()}
         for name, files in self.features.items():
             example[f"{name}_features"] = None if files[index] is None else np.load(files[index], mmap_mode="r")
         if "audio" in self.modalities and "audio" not in self.features:
@@ -145,6 +153,20 @@ class EmotionDataset(Dataset):
             raise InputError(f"{utterance!r}: {error}") from None
 
 
+def distributions(rows: pd.DataFrame, label2id: Mapping[str, int]) -> list[list[float]]:
+    """The share of votes for each label, one list per row, summing to 1.
+
+    Votes for what is none of the labels do not count; a row without a vote that counts has its own label alone.
+    """
+    found = []
+    for votes, label in zip(rows["votes"], rows["label"], strict=True):
+        cast = json.loads(votes) if votes else {}
+        counts = [cast.get(name, 0) for name in label2id]
+        total = sum(counts)
+        found.append([count / total for count in counts] if total else [float(name == label) for name in label2id])
+    return found
+
+
 def readable(rows: pd.DataFrame, modalities: Sequence[str], where: str) -> tuple[pd.DataFrame, list[str]]:
     """The rows that have any of the modalities, and a sentence about those that have none.
 
@@ -185,6 +207,8 @@ class Collator:
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         columns = {name: [example[name] for example in examples] for name in examples[0]}
         batch = {"labels": torch.tensor(columns.pop("labels"))}
+        if extras := columns.pop("extras", None):
+            batch |= default_collate(extras)
         for name in ("audio", "text"):
             features = columns.pop(f"{name}_features", ())
             if any(array is not None for array in features):

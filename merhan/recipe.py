@@ -19,6 +19,8 @@ from modeling_merhan import MerhanAudioConfig, MerhanConfig
 
 GROUPS = ("head", "audio", "text")
 BALANCES = ("label", "corpus", "speaker")
+ORDERS = ("prototypes", "label_frequency", "confidence", "column")
+PACINGS = ("linear", "root", "step")
 BUILT_IN = ("light", "tiny")  # backbones that come from no checkpoint
 
 
@@ -38,6 +40,7 @@ class DataRecipe:
     max_tokens: int = 128  # bound on the text; cuts the context, never the current turn
     context_turns: int = 0  # earlier turns of the dialogue that the text holds
     use_speaker: bool = False  # whether the speaker's name stands in the text
+    soft_labels: bool = False  # train on the share of raters that gave each label (the manifest's `votes`)
     speed_perturbation: bool = False  # play each training utterance at 0.9, 1 or 1.1 of its speed
 
 
@@ -79,11 +82,32 @@ class StageRecipe:
 
 
 @dataclass
+class CurriculumRecipe:
+    """From easy to hard, in every stage anew; see merhan/curriculum.py."""
+
+    order: str = MISSING  # prototypes, label_frequency, confidence (of the stage's first weights) or column
+    column: str | None = None  # of the manifest, a number per row: the higher, the harder
+    pacing: str = "linear"  # or root, step
+    start: float = 0.3  # share of the rows, the easiest, that the first epoch draws from
+    epochs: float = 5  # after so many an epoch draws from all
+
+
+@dataclass
 class SamplingRecipe:
     """Which rows an epoch has, as many as there are, and who meets whom in a batch."""
 
     balance: str | None = None  # label, corpus or speaker: as many rows of each
     speakers_per_batch: int | None = None  # the most that a batch has, in place of rows of like length
+    curriculum: CurriculumRecipe | None = None
+
+
+@dataclass
+class AdversaryRecipe:
+    """What the fused utterance must not tell; see merhan/adversary.py."""
+
+    column: str = "speaker"  # of the manifest; rows where it is empty take no part
+    weight: float = 0.1  # of the reversed gradient
+    learning_rate: float = 1.0e-3  # its own; it must be faster than what it is to keep up with
 
 
 @dataclass
@@ -117,6 +141,8 @@ class Recipe:
     model: ModelRecipe = field(default_factory=ModelRecipe)
     stages: list[StageRecipe] = field(default_factory=list)
     sampling: SamplingRecipe | None = None  # null = every row once per epoch
+    adversary: AdversaryRecipe | None = None
+    difficulty_weight: float | None = None  # 0 to 1: how much the loss of a row hangs on its curriculum's difficulty
     ema_decay: float | None = None  # 0.999: what is validated and kept is a moving average of the weights
     trainer: dict[str, Any] = field(default_factory=dict)  # TrainingArguments of every stage
     evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
@@ -243,6 +269,11 @@ def _check(recipe: Recipe, where: str) -> Recipe:
     _check_adapters(recipe.model, where)
     if recipe.sampling is not None:
         _check_sampling(recipe.sampling, f"{where}: sampling")
+    if recipe.difficulty_weight is not None and (recipe.sampling is None or recipe.sampling.curriculum is None):
+        raise InputError(
+            f"{where}: difficulty_weight needs sampling.curriculum, whose order says what is difficult; with "
+            "`start: 1` there, every epoch has all rows."
+        )
     if recipe.model.audio_backbone == "light":
         _check_keys(recipe.model.audio_config, _own_fields(MerhanAudioConfig), f"{where}: model.audio_config")
     if recipe.model.audio_backbone is None and recipe.model.text_backbone is None:
@@ -261,10 +292,16 @@ def _check_adapters(model: ModelRecipe, where: str):
 def _check_sampling(sampling: SamplingRecipe, where: str):
     if sampling.balance is not None:
         _check_word(sampling.balance, BALANCES, f"{where}.balance")
+    if (curriculum := sampling.curriculum) is not None:
+        _check_word(curriculum.order, ORDERS, f"{where}.curriculum.order")
+        _check_word(curriculum.pacing, PACINGS, f"{where}.curriculum.pacing")
+        if (curriculum.order == "column") != (curriculum.column is not None):
+            raise InputError(f"{where}.curriculum: order `column` and a column belong together; give both or neither.")
 
 
 def _check_ranges(recipe: Recipe, where: str):
     sampling = recipe.sampling or SamplingRecipe()
+    curriculum = sampling.curriculum or CurriculumRecipe(order=ORDERS[0])
     data, sizes = recipe.data, ("per_device_train_batch_size", "per_device_eval_batch_size")
     rules = {
         "run_name": (Path(recipe.run_name).name == recipe.run_name != "", "a folder's name, without / and .."),
@@ -274,6 +311,11 @@ def _check_ranges(recipe: Recipe, where: str):
         "data.max_tokens": (data.max_tokens >= 8, "8 or more"),
         "data.context_turns": (data.context_turns >= 0, "0 or more"),
         "sampling.speakers_per_batch": ((sampling.speakers_per_batch or 1) >= 1, "1 or more"),
+        "sampling.curriculum.start": (0 < curriculum.start <= 1, "above 0, at most 1"),
+        "sampling.curriculum.epochs": (curriculum.epochs > 0, "above 0"),
+        "adversary.weight": (recipe.adversary is None or recipe.adversary.weight > 0, "above 0"),
+        "adversary.learning_rate": (recipe.adversary is None or recipe.adversary.learning_rate > 0, "above 0"),
+        "difficulty_weight": (0 <= (recipe.difficulty_weight or 0) <= 1, "from 0 to 1"),
         "ema_decay": (recipe.ema_decay is None or 0 < recipe.ema_decay < 1, "between 0 and 1"),
         **{f"stages[{n}].epochs": (stage.epochs > 0, "above 0") for n, stage in enumerate(recipe.stages)},
         **{

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch.utils.data import Sampler
 
+from merhan.curriculum import pace
 from merhan.recipe import SamplingRecipe
 
 
@@ -115,12 +116,18 @@ def _in_turn(lists: Sequence[Sequence[int]]) -> list[int]:
     return [one for several in zip_longest(*lists) for one in several if one is not None]
 
 
-def sampler_of(recipe: SamplingRecipe | None, rows: pd.DataFrame) -> Callable[..., LengthBucketSampler]:
+def sampler_of(
+    recipe: SamplingRecipe | None, rows: pd.DataFrame, difficulty: Sequence[float] | None = None
+) -> Callable[..., LengthBucketSampler]:
     """The sampler that a recipe asks for, still without lengths, batch size and seed."""
     if recipe is None:
         return LengthBucketSampler
     classes = None if recipe.balance is None else numbers_of(rows[recipe.balance])
-    draw = partial(draw_rows, size=len(rows), classes=classes)
+    order = torch.arange(len(rows))
+    if difficulty is not None:
+        order = torch.as_tensor(difficulty).argsort(stable=True)
+    share = partial(pace, recipe.curriculum) if recipe.curriculum else lambda epoch: 1.0
+    draw = partial(draw_rows, order=order, share=share, classes=classes)
     if recipe.speakers_per_batch is None:
         return partial(LengthBucketSampler, draw=draw)
     speakers, most = numbers_of(rows["speaker"]), recipe.speakers_per_batch
@@ -135,17 +142,20 @@ def numbers_of(column: pd.Series) -> torch.Tensor:
 def draw_rows(
     epoch: int,
     generator: torch.Generator,
-    size: int,
+    order: torch.Tensor,
+    share: Callable[[int], float],
     classes: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The rows of an epoch, `(size,)`.
+    """The rows of an epoch, `(rows,)`: always as many as there are, so that epochs have equally many steps.
 
     Args:
-        size: the number of rows that there are.
-        classes: a number per row; an epoch then has as many rows of each class, and within a class no row comes again
-            before the others have come.
+        order: all rows, the easiest first.
+        share: epoch -> how much of the order there is to draw from, in (0, 1].
+        classes: a number per row; an epoch then has as many rows of each class that there is to draw from. No row comes
+            again before the others (of its class) have come.
     """
-    available = torch.arange(size)
+    size = len(order)
+    available = order[: max(round(share(epoch) * size), 1)]
     if classes is None:
         return _repeated(available, size, generator)
     groups = [available[classes[available] == one] for one in classes[available].unique()]

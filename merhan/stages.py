@@ -12,7 +12,9 @@ from modeling_merhan import MerhanForSequenceClassification
 
 
 def group_of(parameter: str) -> str:
-    """The parameter group that a parameter belongs to, by its name: `audio`, `text` or `head`."""
+    """The parameter group that a parameter belongs to, by its name: `audio`, `text`, `head` or `adversary`."""
+    if parameter.startswith("adversary."):
+        return "adversary"
     for name in ("audio", "text"):
         if parameter.startswith(f"merhan.{name}_backbone."):
             return name

@@ -5,27 +5,33 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from merhan.adapters import add_adapters, merge_adapters
+from merhan.adversary import add_adversary, remove_adversary
 from merhan.averaging import Averaging, averaged, load_average, save_average, weight_average
+from merhan.curriculum import difficulty_of, doubt, kept, row_weights
 from merhan.dataset import Collator, EmotionDataset
 from merhan.errors import require_finite
+from merhan.evaluation import predict
 from merhan.feature_cache import use_cached_features
 from merhan.metrics import SCORES, EmotionMetrics
 from merhan.recipe import Recipe, StageRecipe
 from merhan.report import TITLES
 from merhan.sampling import LengthBucketSampler, sampler_of
 from merhan.stages import Thawing, count_trainable, freeze, frozen_modalities, parameter_groups
-from modeling_merhan import MerhanForSequenceClassification
+from modeling_merhan import MerhanForSequenceClassification, emotion_loss
 from processing_merhan import MerhanProcessor
 
 
@@ -93,6 +99,15 @@ class MerhanTrainer(Trainer):
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
             self.optimizer = optimizer_class(groups, **options)
         return self.optimizer
+
+    def compute_loss(self, model, inputs, return_outputs: bool = False, **kwargs):
+        """The model's own, with each row's loss times its `row_weights`, where the batch has them."""
+        weights = inputs.pop("row_weights", None)
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        if weights is not None:
+            # Added rather than computed anew: whatever else is in the model's loss stays there.
+            loss = loss + emotion_loss(outputs.logits, inputs["labels"], self.model.config, weights - 1)
+        return (loss, outputs) if return_outputs else loss
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         with averaged(self.model, self.average):
@@ -191,9 +206,14 @@ def train_stage(
     if (folder / "model").is_dir():
         print(f"stage {stage.name}: finished before, loading {folder / 'model'}")
         return load_trained(folder / "model", model.config._attn_implementation)
-    set_seed(seed)  # adapters begin at random, in a resumed run at the same weights
+    set_seed(seed)  # adapters and adversary begin at random, in a resumed run at the same weights
     freeze(model, stage.learning_rate, stage.freeze_feature_encoder)
     adapters = add_adapters(model, recipe.model.adapters, stage.learning_rate)
+    train.extras.clear()
+    learning_rates = dict(stage.learning_rate)
+    if recipe.adversary is not None:
+        learning_rates["adversary"] = recipe.adversary.learning_rate
+        train.extras["adversary_labels"] = add_adversary(model, recipe.adversary, train.rows)
     counts = count_trainable(model)
     print(
         f"stage {stage.name}: training " + ", ".join(f"{name} ({count:,} parameters)" for name, count in counts.items())
@@ -204,6 +224,9 @@ def train_stage(
         for modality in frozen_modalities(model) if stage.cache_features else ():
             if not (modality == "audio" and dataset.augment):  # sound that changes every epoch has no features to keep
                 use_cached_features(model.merhan, dataset, modality, options.device)
+    difficulty = _difficulty(recipe, model, processor, train, options, folder)
+    if recipe.difficulty_weight is not None:
+        train.extras["row_weights"] = torch.from_numpy(row_weights(difficulty, recipe.difficulty_weight)).float()
     callbacks = [*callbacks]
     if stage.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(stage.early_stopping_patience))
@@ -213,10 +236,10 @@ def train_stage(
     trainer = MerhanTrainer(
         model,
         options,
-        learning_rates=stage.learning_rate,
+        learning_rates=learning_rates,
         num_labels=model.config.num_labels,
         layer_decay=stage.layer_decay,
-        sampler=sampler_of(recipe.sampling, train.rows),
+        sampler=sampler_of(recipe.sampling, train.rows, difficulty),
         ema_decay=recipe.ema_decay,
         train_dataset=train,
         eval_dataset=validation,
@@ -231,7 +254,31 @@ def train_stage(
     set_seed(seed)
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     merge_adapters(adapters)
+    if recipe.adversary is not None:
+        remove_adversary(model)
     return _keep(trainer, folder)
+
+
+def _difficulty(
+    recipe: Recipe,
+    model: MerhanForSequenceClassification,
+    processor: MerhanProcessor,
+    train: EmotionDataset,
+    options: TrainingArguments,
+    folder: Path,
+) -> np.ndarray | None:
+    """`(rows,)` by the recipe's curriculum, computed at the stage's start and kept in its folder."""
+    curriculum = recipe.sampling and recipe.sampling.curriculum
+    if curriculum is None:
+        return None
+    plain = copy(train)
+    plain.augment = False
+
+    def doubts() -> np.ndarray:
+        return doubt(predict(model, processor, plain, options.per_device_eval_batch_size), np.array(plain.labels))
+
+    compute = partial(difficulty_of, curriculum, train.rows, doubts)
+    return kept(folder / "difficulty.npy", compute, writes=PartialState().is_main_process)
 
 
 def _keep(trainer: MerhanTrainer, folder: Path) -> MerhanForSequenceClassification:

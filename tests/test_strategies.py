@@ -2,19 +2,26 @@
 
 import copy
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from conftest import LABELS
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainerState, TrainingArguments, WavLMConfig, WavLMModel
 
 from merhan.adapters import KINDS, add_adapters, merge_adapters
+from merhan.adversary import add_adversary, remove_adversary
+from merhan.curriculum import difficulty_of, doubt, pace, row_weights
 from merhan.dataset import Collator, EmotionDataset
 from merhan.errors import InputError
-from merhan.recipe import ModelRecipe, Recipe, SamplingRecipe, StageRecipe
+from merhan.recipe import AdversaryRecipe, CurriculumRecipe, ModelRecipe, Recipe, SamplingRecipe, StageRecipe
 from merhan.sampling import sampler_of
-from merhan.stages import Thawing, group_of, parameter_groups
+from merhan.stages import Thawing, freeze, group_of, parameter_groups
 from merhan.trainer import MerhanTrainer, train_stage
+from modeling_merhan import emotion_loss
 
 
 LABEL2ID = {label: number for number, label in enumerate(LABELS)}
@@ -278,6 +285,185 @@ def test_frozen_layers_are_without_chance(make_model, batch):
     assert equal == [True, True, False], "embeddings and first layer rest, the last one trains"
 
 
+# --- curriculum ---
+
+
+ROWS = table(
+    corpus=["x"] * 6 + ["y"] * 3,
+    label=["joy", "joy", "joy", "fear", "fear", "anger"] + ["joy", "joy", "fear"],
+    valence=[5.0, 5.0, 2.0, 1.0, 2.0, 1.5] + [50, 90, 20],
+    arousal=[4.0, 4.2, 4.1, 3.0, 3.0, 5.0] + [np.nan, np.nan, np.nan],
+    mine=["0.4", "0.1", "0.9", "0.3", "0.2", "0.8", "0.5", "0.7", "0.6"],
+)
+
+
+def difficulty(order: str, column: str | None = None) -> pd.Series:
+    return pd.Series(difficulty_of(CurriculumRecipe(order, column), ROWS, lambda: None))
+
+
+def test_a_row_is_as_hard_as_the_order_says():
+    assert difficulty("column", "mine").rank().tolist() == [4, 1, 9, 3, 2, 8, 5, 7, 6]
+    assert difficulty("label_frequency").tolist() == pytest.approx(
+        [1 - {"joy": 5, "fear": 3}.get(x, 1) / 9 for x in ROWS["label"]]
+    )
+    assert doubt(np.log([[0.9, 0.1], [0.2, 0.8]]) + 7, np.array([0, 0])) == pytest.approx([0.1, 0.8])
+
+
+def test_the_further_from_its_class_prototype_the_harder():
+    far = difficulty("prototypes")
+    assert far[:3].idxmax() == 2, "the joy that is not like the others"
+    assert far[5] == far[8] == 0, "the only one of its class is its prototype"
+    scaled = ROWS[:6][["valence", "arousal"]].apply(lambda one: (one - one.mean()) / one.std(ddof=0))
+    joy = scaled[:3] - scaled[:3].mean()
+    assert far[:3].tolist() == pytest.approx(np.sqrt((joy**2).mean(axis=1)).tolist())
+    other_scale = ROWS.assign(valence=ROWS["valence"] * 10 + 3)
+    again = difficulty_of(CurriculumRecipe("prototypes"), other_scale, lambda: None)
+    assert again == pytest.approx(far.to_numpy()), "the scale of the annotations is the corpus's own affair"
+    bare = ROWS.assign(valence=[np.nan, *ROWS["valence"][1:]], arousal=[np.nan, *ROWS["arousal"][1:]])
+    assert difficulty_of(CurriculumRecipe("prototypes"), bare, lambda: None)[0] > 0, "without annotations: the median"
+
+
+@pytest.mark.parametrize(
+    ("pacing", "shares"),
+    [
+        ("linear", [0.2, 0.4, 0.6, 0.8, 1.0, 1.0]),
+        ("root", [0.2, 0.28**0.5, 0.52**0.5, 0.76**0.5, 1.0, 1.0]),
+        ("step", [0.2, 0.2, 0.2, 0.2, 1.0, 1.0]),
+    ],
+)
+def test_an_epoch_draws_evenly_from_the_easiest_rows(pacing, shares):
+    rows = table(label=["joy", "fear"] * 50, mine=np.random.default_rng(0).permutation(100))
+    curriculum = CurriculumRecipe("column", "mine", pacing, start=0.2, epochs=4)
+    for epoch, share in enumerate(shares):
+        assert pace(curriculum, epoch) == pytest.approx(share)
+        sampler = sampler_of(SamplingRecipe(curriculum=curriculum), rows, rows["mine"])([1.0] * 100, 8)
+        sampler.set_epoch(epoch)
+        times = rows["mine"].iloc[list(sampler)].value_counts()
+        assert times.sum() == 100, "as many steps as any epoch"
+        assert set(times.index) == set(range(round(100 * share))) and times.max() - times.min() <= 1
+
+
+def test_doubt_is_of_the_weights_that_a_stage_begins_with(run_stage, trained_like, train, processor, tmp_path):
+    sampling = SamplingRecipe(curriculum=CurriculumRecipe("confidence", start=0.5))
+    batch = Collator(processor)([train(16)[row] for row in range(16)])
+    chances = trained_like.eval()(**batch).logits.softmax(dim=-1)
+    run_stage("a", {"head": 1e-2}, epochs=1, data=train(16), sampling=sampling)
+    expected = 1 - chances[torch.arange(16), batch["labels"]].detach()
+    np.testing.assert_allclose(np.load(tmp_path / "a" / "difficulty.npy"), expected, atol=1e-3)
+
+
+def test_a_hard_row_weighs_as_much_more_as_it_is_harder(make_model, batch, tmp_path):
+    weights = torch.from_numpy(row_weights(np.array([0.1, 0.2, 0.6]), 0.5)).float()
+    torch.testing.assert_close(weights, torch.tensor([2 / 3, 5 / 6, 1.5]))
+    model = make_model(label_smoothing=0.2, class_weights=[0.5, 1.0, 2.0, 3.0], focal_gamma=1.0)
+    trainer = MerhanTrainer(
+        model, TrainingArguments(tmp_path, report_to="none", use_cpu=True), learning_rates=ALL, num_labels=4
+    )
+    labels = torch.tensor([0, 3, 1])
+    logits = model(**batch).logits
+    losses = torch.stack([emotion_loss(logits[[row]], labels[[row]], model.config) for row in range(3)])
+    found = trainer.compute_loss(model, {**batch, "labels": labels, "row_weights": weights})
+    torch.testing.assert_close(found, (weights * losses).mean())
+
+
+# --- adversary ---
+
+
+class Voices(Dataset):
+    """Features that tell the emotion faintly and the speaker loudly, who in training has mostly one emotion."""
+
+    def __init__(self, seed: int, share: float):
+        generator = torch.Generator().manual_seed(seed)
+        self.emotions = torch.randint(0, 2, (512,), generator=generator)
+        usual = torch.rand(512, generator=generator) < share
+        self.speakers = torch.where(usual, self.emotions, 1 - self.emotions)
+        self.features = torch.randn(512, 3, 16, generator=generator) * 0.3
+        faint = 0.3 * torch.randn(512, 1, generator=generator)
+        self.features[:, :, 0] += 0.3 * (2 * self.emotions[:, None] - 1) + faint
+        self.features[:, :, 1] += 2 * self.speakers[:, None] - 1
+        self.extras = {}
+        self.lengths = [1.0] * 512
+
+    def __len__(self) -> int:
+        return len(self.emotions)
+
+    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
+        example = {"audio_features": self.features[row], "labels": self.emotions[row]}
+        return example | {name: values[row] for name, values in self.extras.items()}
+
+
+def accuracies(model, voices: Voices) -> tuple[float, float]:
+    """Of the model for the emotion, and of a probe, learnt on half of the embeddings, for the speaker of the others."""
+    with torch.no_grad():
+        outputs = model.eval()(audio_features=voices.features)
+    known, asked = outputs.pooler_output.numpy()[:256], outputs.pooler_output.numpy()[256:]
+    probe = LogisticRegression(max_iter=1000).fit(known, voices.speakers[:256])
+    right = outputs.logits.argmax(dim=-1) == voices.emotions
+    return right.float().mean().item(), probe.score(asked, voices.speakers[256:])
+
+
+def test_an_adversary_makes_the_speaker_harder_to_read(make_model, tmp_path):
+    """SGD as in the paper: under Adam the model may outrun its adversary, see there."""
+    found = []
+    rates = {"head": 0.03, "adversary": 0.15}
+    options = {"num_train_epochs": 40, "per_device_train_batch_size": 32, "save_strategy": "no", "optim": "sgd"}
+    options |= {"lr_scheduler_type": "constant", "max_grad_norm": 1.5, "remove_unused_columns": False}
+    for guarded in (False, True):
+        model = make_model("layer", text=False, hidden_dropout=0.0, attention_dropout=0.0)
+        plain, voices = set(model.state_dict()), Voices(0, share=0.8)
+        freeze(model, {"head": 1e-2}, True)
+        if guarded:
+            rows = table(speaker=[f"s{number}" for number in voices.speakers.tolist()])
+            voices.extras["adversary_labels"] = add_adversary(model, AdversaryRecipe(weight=0.7), rows)
+        arguments = TrainingArguments(tmp_path, **QUIET, **options)
+        MerhanTrainer(model, arguments, learning_rates=rates, num_labels=4, train_dataset=voices).train()
+        if guarded:
+            remove_adversary(model)
+        assert set(model.state_dict()) == plain
+        found.append(accuracies(model, Voices(1, share=0.5)))
+    (emotion, speaker), (guarded_emotion, guarded_speaker) = found
+    assert guarded_speaker < speaker - 0.1, found
+    assert guarded_emotion > emotion - 0.02, found
+
+
+def test_the_adversary_goes_down_the_loss_that_the_model_goes_up(make_model, batch):
+    """The gradient below is the reversed one, times its weight; a row without a speaker has no part in it."""
+    model = make_model()
+    rows = table(speaker=["anna", "", "ben"])
+    labels = add_adversary(model, AdversaryRecipe("speaker", 0.3), rows)
+    assert labels.tolist() == [0, -100, 1]
+    pooled = torch.randn(3, 16, requires_grad=True)
+    losses = nn.functional.cross_entropy(model.adversary(pooled)[[0, 2]], torch.tensor([0, 1]), reduction="none")
+    straight = torch.autograd.grad(losses.sum() / 3, [pooled, *model.adversary.parameters()], retain_graph=True)
+    found = torch.autograd.grad(model.adversary.loss(pooled, labels), [pooled, *model.adversary.parameters()])
+    for one, other in zip(found, straight, strict=True):
+        torch.testing.assert_close(one, other)
+    assert found[0][1].abs().max() == 0
+    model.adversary.weight = -1.0  # a reversal reversed: the plain gradient
+    (downhill,) = torch.autograd.grad(model.adversary.loss(pooled, labels), [pooled])
+    torch.testing.assert_close(found[0], -0.3 * downhill)
+
+
+# --- soft labels ---
+
+
+def test_soft_labels_give_the_gradient_of_the_expected_loss(trained_like, processor, demo):
+    """Over the raters' votes; what nobody voted for, or only for other words, keeps its label."""
+    rows = demo.head(3).assign(votes=['{"joy": 3, "anger": 1, "other": 9}', '{"other": 2}', ""], audio="")
+    soft, hard = (EmotionDataset(rows, processor, LABEL2ID, ["text"], soft_labels=one) for one in (True, False))
+    batch = Collator(processor)([soft[row] for row in range(3)])
+    own = Collator(processor)([hard[row] for row in range(3)])["labels"]
+    assert own.tolist() == soft.labels
+    model = trained_like.eval()
+
+    def gradient(labels: torch.Tensor) -> torch.Tensor:
+        loss = model(**{**batch, "labels": labels}).loss
+        return torch.autograd.grad(loss, model.classifier.weight)[0]
+
+    joy, anger = (torch.tensor([LABEL2ID[name], *own[1:]]) for name in ("joy", "anger"))
+    torch.testing.assert_close(gradient(batch["labels"]), 0.75 * gradient(joy) + 0.25 * gradient(anger))
+
+
 # --- resume ---
 
 
@@ -295,6 +481,14 @@ class Interruption(TrainerCallback):
 ONCE = {"trainer": {"load_best_model_at_end": False, "save_strategy": "steps", "save_steps": 3}}
 STRATEGIES = {
     "layers": ({}, {"layer_decay": {"text": 0.5}, "unfreeze_layers": {"text": 1}}),
+    "curriculum": (
+        {
+            "difficulty_weight": 0.5,
+            "sampling": SamplingRecipe("label", None, CurriculumRecipe("confidence", start=0.4, epochs=2)),
+        },
+        {},
+    ),
+    "adversary": ({"adversary": AdversaryRecipe(), "ema_decay": 0.9}, {}),
     "ema": ({"ema_decay": 0.9}, {}),
     "adapters": ({"model": ModelRecipe(adapters={"audio": {"r": 2}, "text": {"r": 2}})}, {}),
 }
