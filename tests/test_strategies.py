@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainerState, TrainingArguments, WavLM
 
 from merhan.adapters import KINDS, add_adapters, merge_adapters
 from merhan.adversary import add_adversary, remove_adversary
+from merhan.corpora import read_corpus
 from merhan.curriculum import difficulty_of, doubt, pace, row_weights
 from merhan.dataset import Collator, EmotionDataset
 from merhan.errors import InputError
@@ -406,7 +407,7 @@ def test_an_adversary_makes_the_speaker_harder_to_read(make_model, tmp_path):
     """SGD as in the paper: under Adam the model may outrun its adversary, see there."""
     found = []
     rates = {"head": 0.03, "adversary": 0.15}
-    options = {"num_train_epochs": 40, "per_device_train_batch_size": 32, "save_strategy": "no", "optim": "sgd"}
+    options = {"num_train_epochs": 40, "per_device_train_batch_size": 64, "save_strategy": "no", "optim": "sgd"}
     options |= {"lr_scheduler_type": "constant", "max_grad_norm": 1.5, "remove_unused_columns": False}
     for guarded in (False, True):
         model = make_model("layer", text=False, hidden_dropout=0.0, attention_dropout=0.0)
@@ -462,6 +463,14 @@ def test_soft_labels_give_the_gradient_of_the_expected_loss(trained_like, proces
 
     joy, anger = (torch.tensor([LABEL2ID[name], *own[1:]]) for name in ("joy", "anger"))
     torch.testing.assert_close(gradient(batch["labels"]), 0.75 * gradient(joy) + 0.25 * gradient(anger))
+
+
+def test_votes_follow_the_label_map(tmp_path):
+    votes = ['{"excitement": 2, "joy": 1, "surprise": 4}', '{"surprise": 3}', ""]
+    columns = {"utterance_id": ["a", "b", "c"], "corpus": "x", "audio": "", "text": "Oh!", "votes": votes}
+    table(label=["excitement", "joy", "surprise"], **columns).to_csv(tmp_path / "m.csv", index=False)
+    rows = read_corpus("manifest", tmp_path / "m.csv", {"excitement": "joy", "surprise": None}).rows
+    assert rows["votes"].tolist() == ['{"joy": 3}', ""]
 
 
 # --- resume ---

@@ -12,6 +12,7 @@ A room `<name>_corpus.py` has
 """
 
 import inspect
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -141,10 +142,21 @@ def _relabel(rows: pd.DataFrame, label_map: Mapping[str, str | None]) -> tuple[p
         raise InputError(f"data.label_map: no row has the label {word!r}{nearest(word, set(rows['label']))}")
     if "source_label" not in rows:
         rows = rows.assign(source_label=rows["label"])
+    if label_map and "votes" in rows:
+        rows = rows.assign(votes=[_recount(votes, label_map) for votes in rows["votes"]])
     before = rows["label"]
     rows = rows.assign(label=[label_map.get(word, word) for word in before], before=before)
     kept, dropped = _drop_unlabelled(rows, "label {!r} is dropped by data.label_map", "before")
     return kept.drop(columns="before"), dropped
+
+
+def _recount(votes: str, label_map: Mapping[str, str | None]) -> str:
+    """Votes for the labels that these become; those for a label that is dropped count no more."""
+    counts: Counter[str] = Counter()
+    for word, count in json.loads(votes or "{}").items():
+        if (label := label_map.get(word, word)) is not None:
+            counts[label] += count
+    return json.dumps(counts, sort_keys=True) if counts else ""
 
 
 def _drop_unlabelled(
