@@ -94,9 +94,9 @@ class CurriculumRecipe:
 
 @dataclass
 class SamplingRecipe:
-    """Which rows an epoch has, as many as there are, and who meets whom in a batch."""
+    """Which rows an epoch has, always as many as there are, and who meets whom in a batch."""
 
-    balance: str | None = None  # label, corpus or speaker: as many rows of each
+    balance: str | None = None  # label, corpus or speaker: as many rows of each; null = every row once
     speakers_per_batch: int | None = None  # the most that a batch has, in place of rows of like length
     curriculum: CurriculumRecipe | None = None
 
@@ -140,7 +140,7 @@ class Recipe:
     data: DataRecipe = field(default_factory=DataRecipe)
     model: ModelRecipe = field(default_factory=ModelRecipe)
     stages: list[StageRecipe] = field(default_factory=list)
-    sampling: SamplingRecipe | None = None  # null = every row once per epoch
+    sampling: SamplingRecipe = field(default_factory=SamplingRecipe)
     adversary: AdversaryRecipe | None = None
     difficulty_weight: float | None = None  # 0 to 1: how much the loss of a row hangs on its curriculum's difficulty
     ema_decay: float | None = None  # 0.999: what is validated and kept is a moving average of the weights
@@ -267,9 +267,8 @@ def _check(recipe: Recipe, where: str) -> Recipe:
         raise InputError(f"{where}: two stages have one name; each keeps its checkpoints under its own.")
     _check_keys(recipe.model.config, _own_fields(MerhanConfig), f"{where}: model.config")
     _check_adapters(recipe.model, where)
-    if recipe.sampling is not None:
-        _check_sampling(recipe.sampling, f"{where}: sampling")
-    if recipe.difficulty_weight is not None and (recipe.sampling is None or recipe.sampling.curriculum is None):
+    _check_sampling(recipe.sampling, f"{where}: sampling")
+    if recipe.difficulty_weight is not None and recipe.sampling.curriculum is None:
         raise InputError(
             f"{where}: difficulty_weight needs sampling.curriculum, whose order says what is difficult; with "
             "`start: 1` there, every epoch has all rows."
@@ -300,7 +299,7 @@ def _check_sampling(sampling: SamplingRecipe, where: str):
 
 
 def _check_ranges(recipe: Recipe, where: str):
-    sampling = recipe.sampling or SamplingRecipe()
+    sampling = recipe.sampling
     curriculum = sampling.curriculum or CurriculumRecipe(order=ORDERS[0])
     data, sizes = recipe.data, ("per_device_train_batch_size", "per_device_eval_batch_size")
     rules = {

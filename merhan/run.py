@@ -16,7 +16,7 @@ from merhan.errors import InputError, nearest
 from merhan.evaluation import evaluate_split
 from merhan.manifest import write_manifest
 from merhan.provenance import fingerprint, provenance, record_of, write_json
-from merhan.recipe import Recipe, SamplingRecipe, save_recipe
+from merhan.recipe import Recipe, save_recipe
 from merhan.report import scores_table
 from merhan.trainer import training_arguments
 from modeling_merhan import MerhanForSequenceClassification
@@ -92,7 +92,7 @@ def check_evaluation(recipe: Recipe, data: Data):
 
 def check_strategies(recipe: Recipe, train: pd.DataFrame):
     """Refuse, before any model is built, a strategy of training that the training rows do not serve."""
-    sampling = recipe.sampling or SamplingRecipe()
+    sampling = recipe.sampling
     curriculum = sampling.curriculum
     if sampling.balance:
         _require_filled(train, sampling.balance, "sampling.balance")

@@ -117,17 +117,15 @@ def _in_turn(lists: Sequence[Sequence[int]]) -> list[int]:
 
 
 def sampler_of(
-    recipe: SamplingRecipe | None, rows: pd.DataFrame, difficulty: Sequence[float] | None = None
+    recipe: SamplingRecipe, rows: pd.DataFrame, difficulty: Sequence[float] | None = None
 ) -> Callable[..., LengthBucketSampler]:
     """The sampler that a recipe asks for, still without lengths, batch size and seed."""
-    if recipe is None:
-        return LengthBucketSampler
-    classes = None if recipe.balance is None else numbers_of(rows[recipe.balance])
-    order = torch.arange(len(rows))
-    if difficulty is not None:
-        order = torch.as_tensor(difficulty).argsort(stable=True)
-    share = partial(pace, recipe.curriculum) if recipe.curriculum else lambda epoch: 1.0
-    draw = partial(draw_rows, order=order, share=share, classes=classes)
+    draw = None
+    if recipe.balance or recipe.curriculum:
+        classes = numbers_of(rows[recipe.balance]) if recipe.balance else None
+        easiest = torch.arange(len(rows)) if difficulty is None else torch.as_tensor(difficulty).argsort(stable=True)
+        share = partial(pace, recipe.curriculum) if recipe.curriculum else lambda epoch: 1.0
+        draw = partial(draw_rows, order=easiest, share=share, classes=classes)
     if recipe.speakers_per_batch is None:
         return partial(LengthBucketSampler, draw=draw)
     speakers, most = numbers_of(rows["speaker"]), recipe.speakers_per_batch

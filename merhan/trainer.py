@@ -219,11 +219,7 @@ def train_stage(
         f"stage {stage.name}: training " + ", ".join(f"{name} ({count:,} parameters)" for name, count in counts.items())
     )
     options = training_arguments(folder, {**recipe.trainer, **stage.trainer}, stage.epochs, recipe.metric, seed)
-    for dataset in (train, validation):
-        dataset.features.clear()
-        for modality in frozen_modalities(model) if stage.cache_features else ():
-            if not (modality == "audio" and dataset.augment):  # sound that changes every epoch has no features to keep
-                use_cached_features(model.merhan, dataset, modality, options.device)
+    _use_features(model, frozen_modalities(model) if stage.cache_features else [], (train, validation), options.device)
     difficulty = _difficulty(recipe, model, processor, train, options, folder)
     if recipe.difficulty_weight is not None:
         train.extras["row_weights"] = torch.from_numpy(row_weights(difficulty, recipe.difficulty_weight)).float()
@@ -259,6 +255,19 @@ def train_stage(
     return _keep(trainer, folder)
 
 
+def _use_features(
+    model: MerhanForSequenceClassification,
+    modalities: Sequence[str],
+    datasets: Sequence[EmotionDataset],
+    device: torch.device,
+):
+    for dataset in datasets:
+        dataset.features.clear()
+        for modality in modalities:
+            if not (modality == "audio" and dataset.augment):  # sound that changes every epoch has no features to keep
+                use_cached_features(model.merhan, dataset, modality, device)
+
+
 def _difficulty(
     recipe: Recipe,
     model: MerhanForSequenceClassification,
@@ -268,11 +277,11 @@ def _difficulty(
     folder: Path,
 ) -> np.ndarray | None:
     """`(rows,)` by the recipe's curriculum, computed at the stage's start and kept in its folder."""
-    curriculum = recipe.sampling and recipe.sampling.curriculum
+    curriculum = recipe.sampling.curriculum
     if curriculum is None:
         return None
     plain = copy(train)
-    plain.augment = False
+    plain.augment, plain.extras = False, {}
 
     def doubts() -> np.ndarray:
         return doubt(predict(model, processor, plain, options.per_device_eval_batch_size), np.array(plain.labels))

@@ -1,6 +1,7 @@
 """Training strategies: each by its effect."""
 
 import copy
+import re
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,17 @@ from merhan.corpora import read_corpus
 from merhan.curriculum import difficulty_of, doubt, pace, row_weights
 from merhan.dataset import Collator, EmotionDataset
 from merhan.errors import InputError
-from merhan.recipe import AdversaryRecipe, CurriculumRecipe, ModelRecipe, Recipe, SamplingRecipe, StageRecipe
+from merhan.recipe import (
+    AdversaryRecipe,
+    CurriculumRecipe,
+    DataRecipe,
+    ModelRecipe,
+    Recipe,
+    SamplingRecipe,
+    StageRecipe,
+    load_recipe,
+)
+from merhan.run import check_strategies
 from merhan.sampling import sampler_of
 from merhan.stages import Thawing, freeze, group_of, parameter_groups
 from merhan.trainer import MerhanTrainer, train_stage
@@ -489,17 +500,22 @@ class Interruption(TrainerCallback):
 
 ONCE = {"trainer": {"load_best_model_at_end": False, "save_strategy": "steps", "save_steps": 3}}
 STRATEGIES = {
-    "layers": ({}, {"layer_decay": {"text": 0.5}, "unfreeze_layers": {"text": 1}}),
-    "curriculum": (
+    "average, layers, curriculum": (
         {
+            "ema_decay": 0.9,
             "difficulty_weight": 0.5,
             "sampling": SamplingRecipe("label", None, CurriculumRecipe("confidence", start=0.4, epochs=2)),
         },
+        {"layer_decay": {"text": 0.5}, "unfreeze_layers": {"text": 1}},
+    ),
+    "adapters, adversary, speaker groups": (
+        {
+            "model": ModelRecipe(adapters={"audio": {"r": 2}, "text": {"r": 2}}),
+            "adversary": AdversaryRecipe(),
+            "sampling": SamplingRecipe("speaker", 1),
+        },
         {},
     ),
-    "adversary": ({"adversary": AdversaryRecipe(), "ema_decay": 0.9}, {}),
-    "ema": ({"ema_decay": 0.9}, {}),
-    "adapters": ({"model": ModelRecipe(adapters={"audio": {"r": 2}, "text": {"r": 2}})}, {}),
 }
 
 
@@ -514,3 +530,51 @@ def test_an_interrupted_stage_goes_on_as_if_nothing_had_happened(name, run_stage
             run_stage("cut", stage=stage, callbacks=[Interruption(step)], **ONCE, **recipe)
     resumed = run_stage("cut", stage=stage, **ONCE, **recipe).state_dict()
     assert all(torch.equal(tensor, resumed[key]) for key, tensor in whole.items())
+
+
+# --- recipes ---
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("model.adapters.audio.rank", "8", "unknown key 'rank'"),
+        ("model.adapters.audio.peft_type", "PREFIX_TUNING", "model.adapters.audio.peft_type"),
+        ("model.adapters.video.r", "8", "unknown key 'video'"),
+        ("ema_decay", "1.5", "ema_decay is out of its range"),
+        ("sampling.balance", "labels", "did you mean 'label'?"),
+        ("sampling.curriculum", "{order: column}", "give both or neither"),
+        ("sampling.curriculum", "{order: prototypes, pacing: lineal}", "did you mean 'linear'?"),
+        ("sampling.curriculum", "{order: prototypes, start: 0}", "sampling.curriculum.start is out of its range"),
+        ("difficulty_weight", "0.5", "difficulty_weight needs sampling.curriculum"),
+        ("stages.0.layer_decay", "{text: 1.2}", "stages[0].layer_decay is out of its range"),
+        ("stages.0.unfreeze_layers", "{audio: 1}", "unknown key 'audio'"),
+    ],
+)
+def test_a_mistake_in_a_strategy_is_named_before_anything_is_loaded(key, value, said, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "run_name: x\nmodel: {audio_backbone: light, text_backbone: tiny}\n"
+        "stages: [{name: a, epochs: 1, learning_rate: {head: 1.0e-3, text: 1.0e-3}}]\n"
+    )
+    load_recipe(path)
+    with pytest.raises(InputError, match=re.escape(said)):
+        load_recipe(path, [f"{key}={value}"])
+
+
+@pytest.mark.parametrize(
+    ("strategy", "said"),
+    [
+        ({"sampling": SamplingRecipe("speaker")}, "sampling.balance: 1 of 3"),
+        ({"sampling": SamplingRecipe(None, 2)}, "sampling.speakers_per_batch: 1 of 3"),
+        ({"sampling": SamplingRecipe(curriculum=CurriculumRecipe("column", "text"))}, "must hold numbers"),
+        ({"sampling": SamplingRecipe(curriculum=CurriculumRecipe("prototypes"))}, "no training row has a valence"),
+        ({"adversary": AdversaryRecipe("gender")}, "adversary.column"),
+        ({"data": DataRecipe(soft_labels=True)}, "data.soft_labels"),
+    ],
+)
+def test_rows_that_do_not_serve_a_strategy_are_refused(strategy, said):
+    rows = table(label=["joy", "fear", "joy"], speaker=["a", "b", ""], text="Oh!", gender="f", corpus="x")
+    check_strategies(Recipe(run_name="x"), rows)
+    with pytest.raises(InputError, match=re.escape(said)):
+        check_strategies(Recipe(run_name="x", **strategy), rows)
