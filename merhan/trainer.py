@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import copy
+from copy import copy, deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -284,7 +284,9 @@ def _difficulty(
     plain.augment, plain.extras = False, {}
 
     def doubts() -> np.ndarray:
-        return doubt(predict(model, processor, plain, options.per_device_eval_batch_size), np.array(plain.labels))
+        # A copy: asked itself, the model would have other gradients in two processes than in one.
+        logits = predict(deepcopy(model), processor, plain, options.per_device_eval_batch_size)
+        return doubt(logits, np.array(plain.labels))
 
     compute = partial(difficulty_of, curriculum, train.rows, doubts)
     return kept(folder / "difficulty.npy", compute, writes=PartialState().is_main_process)
