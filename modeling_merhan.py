@@ -41,7 +41,7 @@ from typing import Literal, NamedTuple
 import torch
 import torchaudio.functional
 from huggingface_hub.dataclasses import strict
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
@@ -124,53 +124,51 @@ AutoConfig.register(MerhanAudioConfig.model_type, MerhanAudioConfig, exist_ok=Tr
 
 @strict
 class MerhanConfig(PreTrainedConfig):
-    r"""
-    Configuration of [`MerhanModel`] and [`MerhanForSequenceClassification`].
-
-    Args:
-        audio_config (`PreTrainedConfig` or `dict`, *optional*):
-            Speech backbone: the wav2vec2 family (wav2vec2, HuBERT, WavLM, ...) or [`MerhanAudioConfig`]. `None` gives
-            a model of words alone.
-        text_config (`PreTrainedConfig` or `dict`, *optional*):
-            Text backbone: RoBERTa, BERT, DistilBERT, ... `None` gives a model of speech alone.
-        hidden_size (`int`, *optional*, defaults to 256): width of the fusion.
-        modality_dropout (`float`, *optional*, defaults to 0.0):
-            In training, the share of the rows with both modalities that lose one, either with equal chance. It is what
-            makes one model serve speech alone, words alone and both.
-        label_smoothing (`float`, *optional*, defaults to 0.0): share of the target spread evenly over all labels.
-        focal_gamma (`float`, *optional*, defaults to 0.0): focusing exponent, 0 = cross-entropy (arXiv 1708.02002).
-        class_weights (`list[float]`, *optional*): one factor per label on the loss of its rows.
-        temperature (`float`, *optional*, defaults to 1.0):
-            What the pipeline divides logits by before the softmax, so that its scores are chances that can be trusted;
-            fitted on validation after training (Guo et al. 2017, arXiv 1706.04599). `logits` are as before it.
-    """
+    """Configuration of [`MerhanModel`] and [`MerhanForSequenceClassification`]."""
 
     model_type = "merhan"
     sub_configs = {"audio_config": AutoConfig, "text_config": AutoConfig}
     # Trainer.predict must return the logits alone.
     keys_to_ignore_at_inference = ["pooler_output", "attentions"]
 
+    # Backbones; None gives a model of the other modality alone. Speech: the wav2vec2 family (wav2vec2, HuBERT, WavLM,
+    # ...) or `MerhanAudioConfig`. Text: RoBERTa, BERT, DistilBERT, ...
     audio_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
-    hidden_size: int = 256
+    fusion: str = "hybrid"  # a key of `FUSIONS`
+    fusion_parts: list[str] | tuple[str, ...] = ("local", "cross", "global")  # of the hybrid, to leave some out
+    pooling: str = "statistics"  # how a sequence becomes a vector, see `MerhanPooling`
+    layer_mixing: bool = False  # read a learned mixture of all of a backbone's layers in place of the last one
+    hidden_size: int = 256  # width of the fusion
     num_attention_heads: int = 4
     intermediate_size: int = 512
     hidden_act: str = "gelu"
     hidden_dropout: float | int = 0.1
     attention_dropout: float | int = 0.1
     classifier_dropout: float | int = 0.1
+    # In training, the share of the rows with both modalities that lose one, either with equal chance. It is what makes
+    # one model serve speech alone, words alone and both.
     modality_dropout: float | int = 0.0
     layer_norm_eps: float | int = 1e-5
     initializer_range: float | int = 0.02
-    label_smoothing: float | int = 0.0
-    focal_gamma: float | int = 0.0
-    class_weights: list[float | int] | tuple[float | int, ...] | None = None
+    label_smoothing: float | int = 0.0  # share of the target spread evenly over all labels
+    focal_gamma: float | int = 0.0  # focusing exponent, 0 = cross-entropy (arXiv 1708.02002)
+    class_weights: list[float | int] | tuple[float | int, ...] | None = None  # a factor per label on its rows' loss
+    # What the pipeline divides logits by before the softmax, so that its scores are chances that can be trusted; fitted
+    # on validation after training (Guo et al. 2017, arXiv 1706.04599). `logits` are as before it.
     temperature: float | int = 1.0
 
     def __post_init__(self, **kwargs):
         self.audio_config = _sub_config(self.audio_config)
         self.text_config = _sub_config(self.text_config)
         super().__post_init__(**kwargs)
+
+    def validate_choices(self):
+        """Fusion, its parts and pooling are among those that there are."""
+        for name, known in CHOICES.items():
+            given = getattr(self, name)
+            if unknown := {given} - set(known) if isinstance(given, str) else set(given) - set(known):
+                raise ValueError(f"{name}: there is no {', '.join(sorted(unknown))}, but {', '.join(known)}.")
 
     @property
     def modalities(self) -> list[str]:
@@ -188,37 +186,34 @@ def _sub_config(config: dict | PreTrainedConfig | None) -> PreTrainedConfig | No
 class Modality(NamedTuple):
     """What one modality gives for a batch, and where it is real."""
 
-    states: torch.Tensor  # (batch, length, width)
-    mask: torch.Tensor  # (batch, length) bool, True = real
+    states: Tensor  # (batch, length, width)
+    mask: Tensor  # (batch, length) bool, True = real
+    present: Tensor | None = None  # (batch, 1) bool, False = a learned token stands in; known to the fusion alone
+
+
+Modalities = dict[str, Modality]
+Maps = dict[str, Tensor] | None  # attention weights by name, None where nobody asks for them
 
 
 @dataclass
 class MerhanModelOutput(ModelOutput):
-    r"""
-    pooler_output (`torch.FloatTensor` of shape `(batch_size, hidden_size)`):
-        The fused utterance.
-    attentions (`dict[str, torch.FloatTensor]`, *optional*, returned with `output_attentions=True`):
-        Attention weights by name, each `(batch_size, heads, queries, keys)` after softmax: `audio_local`, `text_local`,
-        `audio_to_text` (frames query tokens), `text_to_audio` (tokens query frames), `global` (frames, then tokens).
-        Padding gets weight 0 as a key; what a padded query attends to means nothing.
+    """What [`MerhanModel`] gives.
+
+    Attention weights come by name with `output_attentions=True`, each `(batch, heads, queries, keys)` after softmax. Of
+    the hybrid: `audio_local`, `text_local`, `audio_to_text` (frames query tokens), `text_to_audio` (tokens query
+    frames), `global` (frames, then tokens). Padding gets weight 0 as a key; what it attends to itself means nothing.
     """
 
-    pooler_output: torch.FloatTensor | None = None
+    pooler_output: torch.FloatTensor | None = None  # (batch, hidden_size), the fused utterance
     attentions: dict[str, torch.FloatTensor] | None = None
 
 
 @dataclass
 class MerhanSequenceClassifierOutput(ModelOutput):
-    r"""
-    loss (`torch.FloatTensor` of shape `(1,)`, *optional*, returned with `labels`):
-        Plain mean over the rows.
-    logits (`torch.FloatTensor` of shape `(batch_size, num_labels)`):
-        Scores before softmax.
-    pooler_output, attentions: as in [`MerhanModelOutput`].
-    """
+    """What [`MerhanForSequenceClassification`] gives, [`MerhanModelOutput`] included."""
 
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
+    loss: torch.FloatTensor | None = None  # with `labels`: the plain mean over the rows
+    logits: torch.FloatTensor | None = None  # (batch, num_labels), before softmax
     pooler_output: torch.FloatTensor | None = None
     attentions: dict[str, torch.FloatTensor] | None = None
 
@@ -228,14 +223,13 @@ class MerhanSequenceClassifierOutput(ModelOutput):
 
 def eager_attention_forward(
     module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
     scaling: float,
-    dropout: float = 0.0,
-    **kwargs,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    **options,
+) -> tuple[Tensor, Tensor]:
     """Attention that shows its weights. `attention_mask` is additive, or boolean (True = attend) as sdpa wants it."""
     scores = torch.matmul(query, key.transpose(2, 3)) * scaling
     if attention_mask is not None and attention_mask.dtype == torch.bool:
@@ -243,7 +237,7 @@ def eager_attention_forward(
     elif attention_mask is not None:
         scores = scores + attention_mask
     weights = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    weights = nn.functional.dropout(weights, options.get("dropout", 0.0), module.training)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
@@ -268,12 +262,8 @@ class MerhanAttention(nn.Module):
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(
-        self,
-        hidden_states: torch.Tensor,
-        key_value_states: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        output_attentions: bool = False,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        self, hidden_states: Tensor, attention_mask: Tensor | None, keys: Tensor, output_attentions: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """`(batch, queries, hidden)` over `(batch, keys, hidden)`; weights come back only when asked for."""
         interface: Callable = eager_attention_forward
         if not output_attentions:
@@ -281,20 +271,20 @@ class MerhanAttention(nn.Module):
         output, weights = interface(
             self,
             self._heads(self.q_proj(hidden_states)),
-            self._heads(self.k_proj(key_value_states)),
-            self._heads(self.v_proj(key_value_states)),
+            self._heads(self.k_proj(keys)),
+            self._heads(self.v_proj(keys)),
             attention_mask,
             scaling=self.scaling,
             dropout=self.config.attention_dropout if self.training else 0.0,
         )
         return self.out_proj(output.flatten(2)), weights if output_attentions else None
 
-    def _heads(self, states: torch.Tensor) -> torch.Tensor:
+    def _heads(self, states: Tensor) -> Tensor:
         return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
 
 class MerhanBlock(GradientCheckpointingLayer):
-    """Pre-norm attention and feed-forward, each with a residual. Without `key_value_states` it attends to itself."""
+    """Pre-norm attention and feed-forward, each with a residual. Without `keys` it attends to itself."""
 
     def __init__(self, config: MerhanConfig | MerhanAudioConfig):
         super().__init__()
@@ -308,107 +298,326 @@ class MerhanBlock(GradientCheckpointingLayer):
 
     def forward(
         self,
-        hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        key_value_states: torch.Tensor | None = None,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        keys: Tensor | None = None,
         output_attentions: bool = False,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    ) -> tuple[Tensor, Tensor | None]:
         queries = self.attention_norm(hidden_states)
-        keys = queries if key_value_states is None else self.attention_norm(key_value_states)
-        attended, weights = self.attention(queries, keys, attention_mask, output_attentions)
+        keys = queries if keys is None else self.attention_norm(keys)
+        attended, weights = self.attention(queries, attention_mask, keys, output_attentions)
         hidden_states = hidden_states + self.dropout(attended)
         expanded = self.activation(self.intermediate(self.feed_forward_norm(hidden_states)))
         return hidden_states + self.dropout(self.output(expanded)), weights
 
 
 class MerhanPooling(nn.Module):
-    """Attentive statistics over time: a weighted mean and deviation (Okabe et al. 2018, arXiv 1803.10963)."""
+    """A sequence as one vector, padding aside: attentive mean and deviation (`statistics`, Okabe et al. 2018, arXiv
+    1803.10963), the attentive mean alone (`attention`), the same with equal weights (`mean_std`, `mean`), the first
+    position (`first`, RoBERTa's `<s>`), or each feature's extreme (`min`, `max`)."""
 
     def __init__(self, config: MerhanConfig):
         super().__init__()
+        self.kind = config.pooling
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.query = nn.Linear(config.hidden_size, config.hidden_size)
-        self.score = nn.Linear(config.hidden_size, 1)
-        self.dense = nn.Linear(2 * config.hidden_size, config.hidden_size)
+        # CODEPATH: equal weights need no parameters, and one that no loss reaches is what DDP does not forgive.
+        if self.kind in ("statistics", "attention"):
+            self.query = nn.Linear(config.hidden_size, config.hidden_size)
+            self.score = nn.Linear(config.hidden_size, 1)
+        parts = 2 if self.kind in ("statistics", "mean_std") else 1
+        self.dense = nn.Linear(parts * config.hidden_size, config.hidden_size)
 
-    def forward(self, modality: Modality) -> torch.Tensor:
+    def forward(self, modality: Modality) -> Tensor:
         """`(batch, length, hidden)` and its mask -> `(batch, hidden)`."""
-        states = self.norm(modality.states)
-        scores = self.score(torch.tanh(self.query(states))).float()
-        scores = scores.masked_fill(~modality.mask[..., None], torch.finfo(scores.dtype).min)
-        weights = scores.softmax(dim=1)
-        mean = (weights * states).sum(dim=1)
-        variance = (weights * (states - mean[:, None]) ** 2).sum(dim=1)
-        # The floor keeps the square root's slope finite where a sequence has one position.
-        deviation = variance.clamp(min=1e-5).sqrt()
-        return self.dense(torch.cat([mean, deviation], dim=-1).to(self.dense.weight.dtype))
+        states, mask = self.norm(modality.states), modality.mask[..., None]
+        if self.kind in ("min", "max"):
+            sign = 1 if self.kind == "max" else -1
+            return self.dense(sign * (sign * states).masked_fill(~mask, torch.finfo(states.dtype).min).amax(dim=1))
+        weights = self._scores(states, mask).masked_fill(~mask, torch.finfo(torch.float32).min).softmax(dim=1)
+        pooled = mean = (weights * states).sum(dim=1)
+        if self.kind in ("statistics", "mean_std"):
+            variance = (weights * (states - mean[:, None]) ** 2).sum(dim=1)
+            # The floor keeps the square root's slope finite where a sequence has one position.
+            pooled = torch.cat([mean, variance.clamp(min=1e-5).sqrt()], dim=-1)
+        return self.dense(pooled.to(self.dense.weight.dtype))
+
+    def _scores(self, states: Tensor, mask: Tensor) -> Tensor:
+        """`(batch, length, 1)` float32: the logarithm of what a position weighs, up to a constant."""
+        if self.kind in ("statistics", "attention"):
+            return self.score(torch.tanh(self.query(states))).float()
+        later = mask.cumsum(dim=1) > 1 if self.kind == "first" else torch.zeros_like(mask)
+        return later * torch.finfo(torch.float32).min
 
 
-class MerhanHybridFusion(nn.Module):
-    """Local attention within each modality, cross attention between them, global attention over both."""
+class MerhanLayerMixing(nn.Module):
+    """Softmax-weighted sum of what enters a backbone's layers and leaves the last (SUPERB, arXiv 2105.01051)."""
 
-    def __init__(self, config: MerhanConfig):
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__()
+        self.scores = nn.Parameter(torch.empty(config.num_hidden_layers + 1))
+
+    def forward(self, layers: Sequence[Tensor]) -> Tensor:
+        return torch.stack(list(layers), dim=-1) @ self.scores.softmax(dim=0)
+
+
+# --- fusions ----------------------------------------------------------------------------------------------------------
+
+
+class MerhanFusion(nn.Module):
+    """What all fusions share: one width, a learned token in place of a missing modality, attention that is recorded.
+
+    A fusion is a subclass with `fuse` and a line in `FUSIONS`. Raw parameters of its own start as small noise.
+
+    Args:
+        own: what each modality has for itself: part -> what makes it of the config. Found as `audio_<part>`.
+    """
+
+    def __init__(self, config: MerhanConfig, **own: Callable[[MerhanConfig], nn.Module]):
         super().__init__()
         self.config = config
-        # CODEPATH: a single-modality checkpoint has neither the other modality's modules nor the cross attention.
+        # CODEPATH: a single-modality checkpoint does not have the other modality's modules.
         for name in config.modalities:
             width = _output_width(getattr(config, f"{name}_config"))
             setattr(self, f"{name}_projection", nn.Linear(width, config.hidden_size))
             setattr(self, f"missing_{name}", nn.Parameter(torch.empty(config.hidden_size)))
-            setattr(self, f"{name}_local", MerhanBlock(config))
-            setattr(self, f"{name}_pooling", MerhanPooling(config))
-        # CODEPATH: as above, cross attention needs both.
-        if len(config.modalities) == 2:
-            self.audio_to_text = MerhanBlock(config)
-            self.text_to_audio = MerhanBlock(config)
-        self.global_attention = MerhanBlock(config)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+            for part, make in own.items():
+                setattr(self, f"{name}_{part}", make(config))
 
-    def forward(
-        self, inputs: dict[str, Modality], output_attentions: bool = False
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Backbone outputs by modality (an absent key: every row lacks it) -> `(batch, hidden)`, attention maps."""
-        maps: dict[str, torch.Tensor] = {}
+    def forward(self, inputs: Modalities, maps: Maps = None) -> Tensor:
+        """Backbone outputs (an absent key: every row lacks that modality) -> `(batch, hidden)`; `maps` is filled."""
+        return self.fuse({name: self._project(name, inputs) for name in self.config.modalities}, maps)
 
-        def attend(name: str, block: MerhanBlock, query: Modality, key: Modality | None = None) -> Modality:
-            over = key or query
-            mask = create_bidirectional_mask(
-                self.config, query.states, over.mask.long(), encoder_hidden_states=over.states
-            )
-            states, maps[name] = block(query.states, mask, key.states if key else None, output_attentions)
-            return Modality(states, query.mask)
+    def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
+        """All of the model's modalities, at one width, each with a real position in every row -> `(batch, hidden)`."""
+        raise NotImplementedError
 
-        inputs = {name: self._project(name, inputs) for name in self.config.modalities}
-        inputs = {name: attend(f"{name}_local", getattr(self, f"{name}_local"), x) for name, x in inputs.items()}
-        if len(inputs) == 2:
-            audio, text = inputs["audio"], inputs["text"]
-            inputs["audio"] = attend("audio_to_text", self.audio_to_text, audio, text)
-            inputs["text"] = attend("text_to_audio", self.text_to_audio, text, audio)
+    def attend(self, maps: Maps, name: str, block: nn.Module, query: Modality, key: Modality) -> Modality:
+        """`query` over `key`; the weights go into `maps` under a name."""
+        mask = create_bidirectional_mask(self.config, query.states, key.mask.long(), encoder_hidden_states=key.states)
+        states, weights = block(query.states, mask, key.states, maps is not None)
+        if maps is not None:
+            maps[name] = weights
+        return query._replace(states=states)
 
-        both = Modality(*(torch.cat(parts, dim=1) for parts in zip(*inputs.values(), strict=True)))
-        both = attend("global", self.global_attention, both)
-        lengths = [modality.mask.shape[1] for modality in inputs.values()]
-        parts = map(Modality, both.states.split(lengths, dim=1), both.mask.split(lengths, dim=1))
-        pooled = [getattr(self, f"{name}_pooling")(part) for name, part in zip(inputs, parts, strict=True)]
-        return self.norm(sum(pooled)), maps
+    def add_cross(self, kind: Callable[[MerhanConfig], nn.Module]):
+        # CODEPATH: a single-modality checkpoint has no cross attention.
+        if len(self.config.modalities) == 2:
+            self.audio_to_text = kind(self.config)
+            self.text_to_audio = kind(self.config)
 
-    def _project(self, name: str, inputs: dict[str, Modality]) -> Modality:
+    def cross(self, inputs: Modalities, maps: Maps) -> Modalities:
+        """Each modality over the other one; a single one stays as it is."""
+        if len(inputs) == 1:
+            return inputs
+        audio, text = inputs["audio"], inputs["text"]
+        frames = self.attend(maps, "audio_to_text", self.audio_to_text, audio, text)
+        return {"audio": frames, "text": self.attend(maps, "text_to_audio", self.text_to_audio, text, audio)}
+
+    def pool(self, inputs: Modalities) -> list[Tensor]:
+        """Each modality by its own pooling, `(batch, hidden)` each."""
+        return [getattr(self, f"{name}_pooling")(modality) for name, modality in inputs.items()]
+
+    def _project(self, name: str, inputs: Modalities) -> Modality:
         """Project one modality; a row of it without any real position becomes the learned token, with a live mask.
 
         (A fully masked row would be zeros under sdpa and the mean of its padding under eager: hf_v5 F10.)
         """
         token = getattr(self, f"missing_{name}")
         if name not in inputs:
-            states = next(iter(inputs.values())).states
-            batch = states.shape[0]
-            return Modality(token.expand(batch, 1, -1), torch.ones(batch, 1, dtype=torch.bool, device=states.device))
-        states, mask = inputs[name]
+            absent = _learned(token[None], next(iter(inputs.values())))
+            return absent._replace(present=~absent.mask)
+        states, mask, _ = inputs[name]
         states = getattr(self, f"{name}_projection")(states)
         present = mask.any(dim=1, keepdim=True)
         first = torch.arange(mask.shape[1], device=mask.device) == 0
-        return Modality(
-            torch.where(present[..., None], states, token.to(states.dtype)), torch.where(present, mask, first)
-        )
+        states = torch.where(present[..., None], states, token.to(states.dtype))
+        return Modality(states, torch.where(present, mask, first), present)
+
+
+def _learned(tokens: Tensor, like: Modality) -> Modality:
+    """Learned `(length, hidden)` as a sequence for every row of a batch."""
+    tokens = tokens.expand(len(like.mask), -1, -1)
+    return Modality(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
+
+
+def _joined(*parts: Modality) -> Modality:
+    """Sequences one after another."""
+    return Modality(torch.cat([part.states for part in parts], dim=1), torch.cat([part.mask for part in parts], dim=1))
+
+
+class MerhanHybridFusion(MerhanFusion):
+    """Local attention within each modality, cross attention between them, global attention over both: the MER-HAN paper
+    (Zhang et al. 2023), melike1818/MultimodalEmotionRecognition."""
+
+    def __init__(self, config: MerhanConfig):
+        parts = config.fusion_parts
+        super().__init__(config, **({"local": MerhanBlock} if "local" in parts else {}), pooling=MerhanPooling)
+        self.parts = parts
+        if "cross" in parts:
+            self.add_cross(MerhanBlock)
+        if "global" in parts:
+            self.global_attention = MerhanBlock(config)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
+        for name in inputs if "local" in self.parts else ():
+            inputs[name] = self.attend(
+                maps, f"{name}_local", getattr(self, f"{name}_local"), inputs[name], inputs[name]
+            )
+        if "cross" in self.parts:
+            inputs = self.cross(inputs, maps)
+        if "global" in self.parts:
+            both = _joined(*inputs.values())
+            both = self.attend(maps, "global", self.global_attention, both, both)
+            parts = both.states.split([modality.mask.shape[1] for modality in inputs.values()], dim=1)
+            inputs = {name: one._replace(states=part) for (name, one), part in zip(inputs.items(), parts, strict=True)}
+        return self.norm(sum(self.pool(inputs)))
+
+
+class MerhanConcatFusion(MerhanFusion):
+    """Early fusion: pooled modalities side by side, through an MLP. union-point/emotion_detection, `early_fusion`."""
+
+    def __init__(self, config: MerhanConfig, **own: Callable[[MerhanConfig], nn.Module]):
+        super().__init__(config, **(own or {"pooling": MerhanPooling}))
+        self.intermediate = nn.Linear(len(config.modalities) * config.hidden_size, config.intermediate_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.output = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
+        hidden = self.activation(self.intermediate(torch.cat(self.pool(inputs), dim=-1)))
+        return self.norm(self.output(self.dropout(hidden)))
+
+
+class MerhanCrossFusion(MerhanConcatFusion):
+    """Frames attend to tokens and tokens to frames, then as `concat`. wasef-c/Emotion2VecBert (there over one key,
+    which is no attention); MulT, Tsai et al. 2019, arXiv 1906.00295."""
+
+    def __init__(self, config: MerhanConfig):
+        super().__init__(config)
+        self.add_cross(MerhanBlock)
+
+    def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
+        return super().fuse(self.cross(inputs, maps), maps)
+
+
+class MerhanFineGrainedFusion(MerhanConcatFusion):
+    """Each frame x compared with the words y that attention aligns with it, each token with its frames, then as
+    `concat`. union-point/emotion_detection; alignment after Xu et al. 2019, arXiv 1909.05645, `[x, y, x - y, x y]`
+    after ESIM, arXiv 1609.06038."""
+
+    def __init__(self, config: MerhanConfig):
+        width = config.hidden_size
+        super().__init__(config, pooling=MerhanPooling, comparison=lambda _: nn.Linear(4 * width, width))
+        self.add_cross(MerhanAttention)
+
+    def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
+        aligned = self.cross(inputs, maps)
+        for name, own in inputs.items():
+            x, y = own.states, aligned[name].states
+            compared = getattr(self, f"{name}_comparison")(torch.cat([x, y, x - y, x * y], dim=-1))
+            aligned[name] = own._replace(states=x + self.activation(compared))
+        return super().fuse(aligned, maps)
+
+
+class MerhanAttentionPoolingFusion(MerhanConcatFusion):
+    """A learned query reads each modality, then as `concat`; `pooling` plays no part. union-point/emotion_detection,
+    there with one head and no mask; Lee et al. 2019, arXiv 1810.00825."""
+
+    def __init__(self, config: MerhanConfig):
+        super().__init__(config, reader=MerhanBlock)
+        self.queries = nn.Parameter(torch.empty(len(config.modalities), config.hidden_size))
+
+    def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
+        for query, (name, modality) in zip(self.queries, inputs.items(), strict=True):
+            reader = getattr(self, f"{name}_reader")
+            inputs[name] = self.attend(maps, f"{name}_pooling", reader, _learned(query[None], modality), modality)
+        return super().fuse(inputs, maps)
+
+    def pool(self, inputs: Modalities) -> list[Tensor]:
+        return [modality.states[:, 0] for modality in inputs.values()]
+
+
+class MerhanGatedFusion(MerhanFusion):
+    """A gate per feature and modality, read from the utterance's statistics, without context. SMIL-SPCRAS/MER (with
+    `pooling: mean_std`); Arevalo et al. 2017, arXiv 1702.01992, whose sigmoid is a softmax over two."""
+
+    def __init__(self, config: MerhanConfig):
+        super().__init__(config, pooling=MerhanPooling)
+        self.gate = nn.Linear(*[len(config.modalities) * config.hidden_size] * 2)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
+        pooled = torch.stack(self.pool(inputs), dim=1)
+        gates = self.gate(pooled.flatten(1)).view_as(pooled).softmax(dim=1)
+        return self.norm((gates * torch.tanh(pooled)).sum(dim=1))
+
+
+class MerhanAdaptiveFusion(MerhanFusion):
+    """Modalities weighted by how reliable each is in this utterance and by whether it is there (the map `modalities`).
+    Both are learned, the latter from `modality_dropout`. wasef-c/Emotion2VecBert, there a switch between branches."""
+
+    def __init__(self, config: MerhanConfig):
+        super().__init__(config, pooling=MerhanPooling, reliability=lambda one: nn.Linear(one.hidden_size + 1, 1))
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
+        pooled, scores = self.pool(inputs), []
+        for (name, modality), vector in zip(inputs.items(), pooled, strict=True):
+            seen = torch.cat([vector, modality.present.to(vector.dtype)], dim=-1)
+            scores.append(getattr(self, f"{name}_reliability")(seen))
+        weights = torch.stack(scores, dim=1).softmax(dim=1)
+        if maps is not None:
+            maps["modalities"] = weights.mT[:, None]
+        return self.norm((weights * torch.stack(pooled, dim=1)).sum(dim=1))
+
+
+class MerhanMemoCMTFusion(MerhanFusion):
+    """Cross-modal transformer, then one pooling over frames and tokens together: `first` (its CLS), `min` (its best),
+    `max` or `mean`. MemoCMT, Khan et al. 2025, doi 10.1038/s41598-025-89202-x."""
+
+    def __init__(self, config: MerhanConfig):
+        super().__init__(config)
+        self.add_cross(MerhanBlock)
+        self.pooling = MerhanPooling(config)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
+        return self.norm(self.pooling(_joined(*self.cross(inputs, maps).values())))
+
+
+class MerhanModalityTokensFusion(MerhanFusion):
+    """A learned token per modality, which also marks its frames or words (ViLT, arXiv 2102.03334), two joint layers,
+    the mean of the tokens; `pooling` plays no part. Vally16768/MER, there over pooled vectors."""
+
+    def __init__(self, config: MerhanConfig):
+        super().__init__(config)
+        self.tokens = nn.Parameter(torch.empty(len(config.modalities), config.hidden_size))
+        self.layers = nn.ModuleList(MerhanBlock(config) for _ in range(2))
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
+        marked = [x._replace(states=x.states + token) for token, x in zip(self.tokens, inputs.values(), strict=True)]
+        both = _joined(_learned(self.tokens, marked[0]), *marked)
+        for number, layer in enumerate(self.layers):
+            both = self.attend(maps, f"joint_{number}", layer, both, both)
+        return self.norm(both.states[:, : len(inputs)].mean(dim=1))
+
+
+FUSIONS = {
+    "hybrid": MerhanHybridFusion,
+    "cross": MerhanCrossFusion,
+    "concat": MerhanConcatFusion,
+    "gated": MerhanGatedFusion,
+    "adaptive": MerhanAdaptiveFusion,
+    "attention_pooling": MerhanAttentionPoolingFusion,
+    "fine_grained": MerhanFineGrainedFusion,
+    "memocmt": MerhanMemoCMTFusion,
+    "modality_tokens": MerhanModalityTokensFusion,
+}
+POOLINGS = ("statistics", "mean", "mean_std", "attention", "first", "min", "max")
+CHOICES = {"fusion": FUSIONS, "fusion_parts": ("local", "cross", "global"), "pooling": POOLINGS}
 
 
 def _output_width(config: PreTrainedConfig) -> int:
@@ -473,7 +682,11 @@ class MerhanAudioModel(PreTrainedModel):
             init.copy_(module.cosine, torchaudio.functional.create_dct(config.num_mfcc, config.num_mel_bins, "ortho"))
 
     def forward(
-        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        output_hidden_states: bool = False,
+        **kwargs,
     ) -> BaseModelOutput:
         if attention_mask is None:
             attention_mask = torch.ones_like(input_values, dtype=torch.long)
@@ -490,9 +703,11 @@ class MerhanAudioModel(PreTrainedModel):
             mask = _length_mask(lengths, hidden_states.shape[1])
         hidden_states = self.dropout(hidden_states + self._positions(hidden_states))
         attention_mask = create_bidirectional_mask(self.config, hidden_states, mask.long())
+        layers = [hidden_states]
         for layer in self.layers:
-            hidden_states, _ = layer(hidden_states, attention_mask)
-        return BaseModelOutput(last_hidden_state=self.norm(hidden_states))
+            layers.append(layer(layers[-1], attention_mask)[0])
+        layers[-1] = self.norm(layers[-1])
+        return BaseModelOutput(layers[-1], hidden_states=tuple(layers) if output_hidden_states else None)
 
     def _spectral_frames(self, waveform: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-mel or MFCC frames -> `(batch, frames, feature_size)`, standardised over the real part of each utterance.
@@ -532,19 +747,17 @@ class MerhanAudioModel(PreTrainedModel):
                 frames = torchaudio.functional.mask_along_axis_iid(frames[:, None], widest, 0.0, axis + 1)[:, 0]
         return frames
 
-    def _positions(self, states: torch.Tensor) -> torch.Tensor:
+    def _positions(self, states: Tensor) -> Tensor:
         """Sinusoidal positions (Vaswani et al. 2017), computed on the fly: no longest length, no buffer."""
         half = self.config.hidden_size // 2
         rate = torch.exp(torch.arange(half, device=states.device) * (-math.log(10_000.0) / half))
         angle = torch.arange(states.shape[1], device=states.device)[:, None] * rate
         return torch.cat([angle.sin(), angle.cos()], dim=-1).to(states.dtype)
 
-    def _num_spectral_frames(self, num_samples: torch.Tensor) -> torch.Tensor:
+    def _num_spectral_frames(self, num_samples: Tensor) -> Tensor:
         return torch.div(num_samples, self.config.frame_shift, rounding_mode="floor") + 1
 
-    def _get_feature_vector_attention_mask(
-        self, feature_vector_length: int, attention_mask: torch.Tensor
-    ) -> torch.Tensor:
+    def _get_feature_vector_attention_mask(self, feature_vector_length: int, attention_mask: Tensor) -> Tensor:
         """Mask over samples -> mask over output frames, under the name that the wav2vec2 family gives it."""
         lengths = self._num_spectral_frames(attention_mask.sum(dim=1))
         for stride in self.config.conv_stride:
@@ -555,11 +768,11 @@ class MerhanAudioModel(PreTrainedModel):
 AutoModel.register(MerhanAudioConfig, MerhanAudioModel, exist_ok=True)
 
 
-def _length_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
+def _length_mask(lengths: Tensor, size: int) -> Tensor:
     return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
-def _standardise(frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _standardise(frames: Tensor, mask: Tensor) -> Tensor:
     """Zero mean and unit deviation of each utterance over its real frames and all features together; 0 on padding.
 
     One mean for all features takes away the microphone's gain and leaves the tilt of the spectrum.
@@ -583,9 +796,11 @@ class MerhanPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
-        if isinstance(module, MerhanHybridFusion):
-            for name in module.config.modalities:
-                init.normal_(getattr(module, f"missing_{name}"), std=self.config.initializer_range)
+        if isinstance(module, MerhanFusion):
+            for token in module.parameters(recurse=False):
+                init.normal_(token, std=self.config.initializer_range)
+        elif isinstance(module, MerhanLayerMixing):
+            init.zeros_(module.scores)
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """Also names every auto class and the pipeline that can load the folder (hf_v5 C2, C10)."""
@@ -657,7 +872,10 @@ class MerhanModel(MerhanPreTrainedModel):
             raise ValueError("MerhanConfig needs audio_config, text_config or both; it has neither.")
         self.audio_backbone = audio_backbone or _build_backbone(config.audio_config)
         self.text_backbone = text_backbone or _build_backbone(config.text_config)
-        self.fusion = MerhanHybridFusion(config)
+        # CODEPATH: layer mixing is the recipe's choice; without it there is nothing to mix with.
+        for name in config.modalities if config.layer_mixing else ():
+            setattr(self, f"{name}_mixing", MerhanLayerMixing(getattr(config, f"{name}_config")))
+        self.fusion = FUSIONS[config.fusion](config)
         self.post_init()
 
     def train(self, mode: bool = True) -> "MerhanModel":
@@ -673,36 +891,26 @@ class MerhanModel(MerhanPreTrainedModel):
 
     def forward(
         self,
-        input_values: torch.Tensor | None = None,
-        audio_attention_mask: torch.Tensor | None = None,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        audio_features: torch.Tensor | None = None,
-        audio_features_mask: torch.Tensor | None = None,
-        text_features: torch.Tensor | None = None,
-        text_features_mask: torch.Tensor | None = None,
-        output_attentions: bool = False,
+        input_values: Tensor | None = None,  # (batch, samples) float, mono, 16 kHz
+        audio_attention_mask: Tensor | None = None,  # (batch, samples)
+        input_ids: Tensor | None = None,  # (batch, tokens)
+        attention_mask: Tensor | None = None,  # (batch, tokens)
+        audio_features: Tensor | None = None,  # (batch, frames, audio_width), the backbone's output, given as it is
+        audio_features_mask: Tensor | None = None,  # (batch, frames)
+        text_features: Tensor | None = None,  # (batch, tokens, text_width), as audio_features
+        text_features_mask: Tensor | None = None,  # (batch, tokens)
+        output_attentions: bool = False,  # return attention maps by name, under any attention implementation
     ) -> MerhanModelOutput:
-        r"""
-        Every tensor is optional, at least one modality is needed. Masks: 1 = real; a row of zeros = this row lacks the
-        modality. Without a mask everything is real.
-
-        Args:
-            input_values: `(batch, samples)` float, mono, 16 kHz.
-            audio_attention_mask: `(batch, samples)`.
-            input_ids: `(batch, tokens)`.
-            attention_mask: `(batch, tokens)`.
-            audio_features: `(batch, frames, audio_width)`, the audio backbone's output in place of `input_values`.
-            audio_features_mask: `(batch, frames)`.
-            text_features: `(batch, tokens, text_width)`, the text backbone's output in place of `input_ids`.
-            text_features_mask: `(batch, tokens)`.
-            output_attentions: return attention maps by name, under any attention implementation.
-        """
+        """Every tensor is optional, at least one modality is needed. Masks: 1 = real; a row of zeros = this row lacks
+        the modality. Without a mask everything is real."""
         inputs = {
             "audio": _given(audio_features, audio_features_mask)
             or self.encode_audio(input_values, audio_attention_mask),
             "text": _given(text_features, text_features_mask) or self.encode_text(input_ids, attention_mask),
         }
+        for name, features in (("audio", audio_features), ("text", text_features)):
+            if features is not None and hasattr(self, f"{name}_mixing"):
+                raise ValueError(f"layer_mixing reads all layers of the {name} backbone, {name}_features are its last.")
         given = {name: modality for name, modality in inputs.items() if modality is not None}
         unusable = sorted(set(given) - set(self.config.modalities))
         if unusable or not given:
@@ -711,10 +919,10 @@ class MerhanModel(MerhanPreTrainedModel):
         # CODEPATH: modality dropout is the recipe's choice; a released checkpoint is not in training mode.
         if self.training and self.config.modality_dropout > 0 and len(given) == 2:
             given = self._drop_modalities(**given)
-        pooled, maps = self.fusion(given, output_attentions)
-        return MerhanModelOutput(pooler_output=pooled, attentions=maps if output_attentions else None)
+        maps = {} if output_attentions else None
+        return MerhanModelOutput(pooler_output=self.fusion(given, maps), attentions=maps)
 
-    def encode_audio(self, input_values: torch.Tensor | None, mask: torch.Tensor | None = None) -> Modality | None:
+    def encode_audio(self, input_values: Tensor | None, mask: Tensor | None = None) -> Modality | None:
         """`(batch, samples)` -> what the audio backbone makes of it, and which frames are real."""
         if input_values is None or self.audio_backbone is None:
             return _given(input_values, mask)
@@ -725,18 +933,24 @@ class MerhanModel(MerhanPreTrainedModel):
         # Under bf16 or fp16 weights, sound comes in their precision; the light backbone makes its spectrum before.
         if not isinstance(self.audio_backbone, MerhanAudioModel):
             input_values = input_values.to(self.audio_backbone.dtype)
-        states = self.audio_backbone(input_values, attention_mask=mask).last_hidden_state
+        states = self._run("audio", input_values, mask)
         frames = self.audio_backbone._get_feature_vector_attention_mask(states.shape[1], mask)
         return Modality(states, frames.bool() & present)
 
-    def encode_text(self, input_ids: torch.Tensor | None, mask: torch.Tensor | None = None) -> Modality | None:
+    def encode_text(self, input_ids: Tensor | None, mask: Tensor | None = None) -> Modality | None:
         """`(batch, tokens)` -> what the text backbone makes of it, and which tokens are real."""
         if input_ids is None or self.text_backbone is None:
             return _given(input_ids, mask)
         mask = torch.ones_like(input_ids) if mask is None else mask
         present = mask.any(dim=1, keepdim=True)
-        states = self.text_backbone(input_ids, attention_mask=torch.where(present, mask, 1)).last_hidden_state
-        return Modality(states, mask.bool())
+        return Modality(self._run("text", input_ids, torch.where(present, mask, 1)), mask.bool())
+
+    def _run(self, name: str, values: Tensor, mask: Tensor) -> Tensor:
+        """A backbone's last layer, or the mixture of all of them."""
+        mixing = getattr(self, f"{name}_mixing", None)
+        outputs = getattr(self, f"{name}_backbone")(values, attention_mask=mask, output_hidden_states=bool(mixing))
+        # Of the last layer the output: wav2vec2's hidden states do not have its final norm.
+        return mixing([*outputs.hidden_states[:-1], outputs.last_hidden_state]) if mixing else outputs.last_hidden_state
 
     def _drop_modalities(self, audio: Modality, text: Modality) -> dict[str, Modality]:
         """Take one modality away from a share of the rows that have both."""
@@ -749,7 +963,7 @@ class MerhanModel(MerhanPreTrainedModel):
         }
 
 
-def _given(features: torch.Tensor | None, mask: torch.Tensor | None) -> Modality | None:
+def _given(features: Tensor | None, mask: Tensor | None) -> Modality | None:
     """Features as they came, with everything real where no mask says otherwise."""
     if features is None:
         return None
@@ -778,34 +992,22 @@ class MerhanForSequenceClassification(MerhanPreTrainedModel):
 
     def forward(
         self,
-        input_values: torch.Tensor | None = None,
-        audio_attention_mask: torch.Tensor | None = None,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        audio_features: torch.Tensor | None = None,
-        audio_features_mask: torch.Tensor | None = None,
-        text_features: torch.Tensor | None = None,
-        text_features_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
+        input_values: Tensor | None = None,
+        audio_attention_mask: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        audio_features: Tensor | None = None,
+        audio_features_mask: Tensor | None = None,
+        text_features: Tensor | None = None,
+        text_features_mask: Tensor | None = None,
+        labels: Tensor | None = None,
         output_attentions: bool = False,
     ) -> MerhanSequenceClassifierOutput:
-        r"""
-        Inputs as in [`MerhanModel.forward`], and
-
-        Args:
-            labels: class ids `(batch,)`, or a distribution over the labels per row `(batch, num_labels)`, summing to 1.
-        """
-        outputs = self.merhan(
-            input_values=input_values,
-            audio_attention_mask=audio_attention_mask,
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            audio_features=audio_features,
-            audio_features_mask=audio_features_mask,
-            text_features=text_features,
-            text_features_mask=text_features_mask,
-            output_attentions=output_attentions,
-        )
+        """Inputs as in [`MerhanModel.forward`], and `labels`: class ids `(batch,)`, or a distribution over the labels
+        per row `(batch, num_labels)`, summing to 1."""
+        audio = (input_values, audio_attention_mask), (audio_features, audio_features_mask)
+        text = (input_ids, attention_mask), (text_features, text_features_mask)
+        outputs = self.merhan(*audio[0], *text[0], *audio[1], *text[1], output_attentions)
         logits = self.classifier(self.dropout(outputs.pooler_output))
         return MerhanSequenceClassifierOutput(
             loss=emotion_loss(logits, labels, self.config) if labels is not None else None,
@@ -815,7 +1017,7 @@ class MerhanForSequenceClassification(MerhanPreTrainedModel):
         )
 
 
-def emotion_loss(logits: torch.Tensor, labels: torch.Tensor, config: MerhanConfig) -> torch.Tensor:
+def emotion_loss(logits: Tensor, labels: Tensor, config: MerhanConfig) -> Tensor:
     """Cross-entropy with optional label smoothing, class weights and focal factor, as the plain mean over rows.
 
     A plain mean, also with class weights (PyTorch would divide by the weights of the batch at hand): so the gradient

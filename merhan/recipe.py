@@ -13,7 +13,7 @@ from yaml import YAMLError
 
 from merhan.errors import InputError, nearest
 from merhan.metrics import SCORES
-from modeling_merhan import MerhanAudioConfig, MerhanConfig
+from modeling_merhan import CHOICES, MerhanAudioConfig, MerhanConfig
 
 
 GROUPS = ("head", "audio", "text")
@@ -211,6 +211,12 @@ def _check(recipe: Recipe, where: str) -> Recipe:
             raise InputError(f"{where}: stages[{number}].learning_rate is empty; name a group: {', '.join(GROUPS)}.")
         if absent := set(stage.learning_rate) - {"head", *recipe.model.modalities}:
             raise InputError(f"{where}: stages[{number}].learning_rate: there is no {absent.pop()} backbone to train.")
+        frozen = _frozen(recipe, stage)
+        if recipe.model.config.get("layer_mixing") and stage.cache_features and frozen:
+            raise InputError(
+                f"{where}: stages[{number}].cache_features: a cache holds a backbone's last layer, and "
+                f"model.config.layer_mixing reads all; set it to false, or give {' and '.join(frozen)} a learning rate."
+            )
     if absent := set(recipe.evaluation.conditions) - set(recipe.model.modalities):
         raise InputError(
             f"{where}: evaluation.conditions: {absent.pop()!r} is no modality of this model; it reads "
@@ -219,6 +225,11 @@ def _check(recipe: Recipe, where: str) -> Recipe:
     if len({stage.name for stage in recipe.stages}) < len(recipe.stages):
         raise InputError(f"{where}: two stages have one name; each keeps its checkpoints under its own.")
     _check_keys(recipe.model.config, _own_fields(MerhanConfig), f"{where}: model.config")
+    for key, known in CHOICES.items():
+        chosen = recipe.model.config.get(key, [])
+        for one in chosen if isinstance(chosen, list) else [chosen]:
+            if one not in known:
+                raise InputError(f"{where}: model.config.{key}: unknown {one!r}{nearest(one, known)}")
     if recipe.model.audio_backbone == "light":
         _check_keys(recipe.model.audio_config, _own_fields(MerhanAudioConfig), f"{where}: model.audio_config")
     if recipe.model.audio_backbone is None and recipe.model.text_backbone is None:
@@ -247,6 +258,11 @@ def _check_source(source: Any, where: str):
     several = source if isinstance(source, list) and source else [source]
     if source is not None and not all(isinstance(one, str) for one in several):
         raise InputError(f"{where}: data.source: {source!r} is neither a path or name nor a list of them; quote it.")
+
+
+def _frozen(recipe: Recipe, stage: StageRecipe) -> list[str]:
+    """The backbones that do not train in a stage."""
+    return [name for name in recipe.model.modalities if name not in stage.learning_rate]
 
 
 def _check_keys(given: dict[str, Any], known: Sequence[str] | set[str], where: str):

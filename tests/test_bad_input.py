@@ -86,6 +86,12 @@ def edit(folder):
         ("trainer.per_device_train_batchsize=8", "did you mean 'per_device_train_batch_size'?"),
         ("stages.0.learning_rate.haed=1", "unknown key 'haed'; did you mean 'head'?"),
         ("model.config.hiden_size=8", "unknown key 'hiden_size'; did you mean 'hidden_size'?"),
+        ("model.config.fusion=hybird", "model.config.fusion: unknown 'hybird'; did you mean 'hybrid'?"),
+        (
+            "model.config.fusion_parts=[local, glbal]",
+            "model.config.fusion_parts: unknown 'glbal'; did you mean 'global'?",
+        ),
+        ("model.config.layer_mixing=true", "stages[0].cache_features: a cache holds a backbone's last layer"),
         ("model.audio_config.num_mel_bnis=8", "did you mean 'num_mel_bins'?"),
         ("trainer.learning_rate=1", "is not set here but by stages[].learning_rate"),
         ("data.fold=two", "data.fold"),
