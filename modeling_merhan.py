@@ -154,6 +154,8 @@ class MerhanConfig(PreTrainedConfig):
     label_smoothing: float | int = 0.0  # share of the target spread evenly over all labels
     focal_gamma: float | int = 0.0  # focusing exponent, 0 = cross-entropy (arXiv 1708.02002)
     class_weights: list[float | int] | tuple[float | int, ...] | None = None  # a factor per label on its rows' loss
+    dimensions: list[str] | tuple[str, ...] = ()  # what a second head estimates, as ["valence", "arousal", "dominance"]
+    dimension_weight: float | int = 1.0  # of their loss, beside the labels'
     # What the pipeline divides logits by before the softmax, so that its scores are chances that can be trusted; fitted
     # on validation after training (Guo et al. 2017, arXiv 1706.04599). `logits` are as before it.
     temperature: float | int = 1.0
@@ -214,6 +216,7 @@ class MerhanSequenceClassifierOutput(ModelOutput):
 
     loss: torch.FloatTensor | None = None  # with `labels`: the plain mean over the rows
     logits: torch.FloatTensor | None = None  # (batch, num_labels), before softmax
+    dimensions: torch.FloatTensor | None = None  # (batch, config.dimensions), on the scale they were given on
     pooler_output: torch.FloatTensor | None = None
     attentions: dict[str, torch.FloatTensor] | None = None
 
@@ -988,6 +991,8 @@ class MerhanForSequenceClassification(MerhanPreTrainedModel):
         self.merhan = MerhanModel(config, audio_backbone, text_backbone)
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        # CODEPATH: dimensions are the recipe's choice; a checkpoint of labels alone has no such head.
+        self.regressor = nn.Linear(config.hidden_size, len(config.dimensions)) if config.dimensions else None
         self.post_init()
 
     def forward(
@@ -1000,21 +1005,20 @@ class MerhanForSequenceClassification(MerhanPreTrainedModel):
         audio_features_mask: Tensor | None = None,
         text_features: Tensor | None = None,
         text_features_mask: Tensor | None = None,
-        labels: Tensor | None = None,
+        labels: Tensor | None = None,  # class ids (batch,), or (batch, num_labels) distributions that sum to 1
+        dimension_targets: Tensor | None = None,  # (batch, config.dimensions) float, NaN = not annotated
         output_attentions: bool = False,
     ) -> MerhanSequenceClassifierOutput:
-        """Inputs as in [`MerhanModel.forward`], and `labels`: class ids `(batch,)`, or a distribution over the labels
-        per row `(batch, num_labels)`, summing to 1."""
+        """Inputs as in [`MerhanModel.forward`]."""
         audio = (input_values, audio_attention_mask), (audio_features, audio_features_mask)
         text = (input_ids, attention_mask), (text_features, text_features_mask)
         outputs = self.merhan(*audio[0], *text[0], *audio[1], *text[1], output_attentions)
-        logits = self.classifier(self.dropout(outputs.pooler_output))
-        return MerhanSequenceClassifierOutput(
-            loss=emotion_loss(logits, labels, self.config) if labels is not None else None,
-            logits=logits,
-            pooler_output=outputs.pooler_output,
-            attentions=outputs.attentions,
-        )
+        pooled = self.dropout(outputs.pooler_output)
+        logits, dimensions = self.classifier(pooled), self.regressor(pooled) if self.regressor else None
+        loss = None if labels is None else emotion_loss(logits, labels, self.config)
+        if loss is not None and dimensions is not None and dimension_targets is not None:
+            loss = loss + self.config.dimension_weight * concordance_loss(dimensions, dimension_targets)
+        return MerhanSequenceClassifierOutput(loss, logits, dimensions, outputs.pooler_output, outputs.attentions)
 
 
 def emotion_loss(logits: Tensor, labels: Tensor, config: MerhanConfig) -> Tensor:
@@ -1038,6 +1042,26 @@ def emotion_loss(logits: Tensor, labels: Tensor, config: MerhanConfig) -> Tensor
     if config.focal_gamma > 0:  # CODEPATH: as above
         targets = targets * (1 - log_probabilities.exp()) ** config.focal_gamma
     return -(targets * log_probabilities).sum(dim=-1).mean()
+
+
+def concordance_loss(predictions: Tensor, targets: Tensor) -> Tensor:
+    """Mean of 1 - CCC over the dimensions of which the batch has two annotated rows or more, 0 without any (Lin 1989).
+
+    Agreement is of a batch, not of a row: unlike the labels' loss, the mean over accumulation steps or processes is not
+    that of the whole batch. It is accepted, because only agreement over rows tells scale and offset from error, and it
+    is what is reported; a larger `per_device_train_batch_size` brings both nearer.
+
+    Args:
+        predictions, targets: `(batch, dimensions)`; NaN among the targets = not annotated.
+    """
+    known = ~targets.isnan()
+    count = known.sum(dim=0).clamp(min=1)
+    x, y = (torch.where(known, values.float(), 0.0) for values in (predictions, targets))
+    gap = (x.sum(dim=0) - y.sum(dim=0)) / count
+    x, y = ((values - values.sum(dim=0) / count) * known for values in (x, y))
+    agreement = 2 * (x * y).sum(dim=0) / ((x**2 + y**2).sum(dim=0) + count * gap**2 + 1e-8)
+    usable = known.sum(dim=0) > 1
+    return ((1 - agreement) * usable).sum() / usable.sum().clamp(min=1)
 
 
 # --- backbones --------------------------------------------------------------------------------------------------------

@@ -42,8 +42,9 @@ def main():
     with PartialState().main_process_first():
         processor = build_processor(recipe.model, recipe.data, parts["train"])
         model = build_model(recipe.model, labels, parts["train"])
+    known = model.config.label2id, modalities, data.dialogues
     train, validation = (
-        EmotionDataset(parts[name], processor, model.config.label2id, modalities, data.dialogues, augment, recipe.seed)
+        EmotionDataset(parts[name], processor, *known, augment, recipe.seed, model.config.dimensions)
         for name, augment in (("train", recipe.data.speed_perturbation), ("validation", False))
     )
 

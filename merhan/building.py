@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -53,6 +54,9 @@ def build_model(recipe: ModelRecipe, labels: Sequence[str], train: pd.DataFrame)
             **config,
         )
         model.set_attn_implementation(recipe.attn_implementation)
+        if model.regressor is not None:
+            # The head begins at the mean of what it is to estimate: far from it, agreement hardly has a slope.
+            model.regressor.bias.data = torch.tensor(train[list(config["dimensions"])].mean().to_numpy(np.float32))
         return model
 
 

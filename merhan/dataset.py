@@ -69,6 +69,7 @@ class EmotionDataset(Dataset):
         modalities: which of the model's modalities to give.
         augment: whether to play each utterance at a drawn speed.
         seed: of that draw, together with the epoch and the row.
+        dimensions: columns of numbers that a second head learns, as `valence`; an empty cell is not annotated.
     """
 
     def __init__(
@@ -80,11 +81,13 @@ class EmotionDataset(Dataset):
         dialogues: pd.DataFrame | None = None,
         augment: bool = False,
         seed: int = 0,
+        dimensions: Sequence[str] = (),
     ):
         self.rows = rows.reset_index(drop=True)
         self.processor = processor
         self.modalities = list(modalities)
         self.labels = [label2id[label] for label in self.rows["label"]]
+        self.dimensions = self._dimensions(dimensions)
         self.augment = augment
         self.seed = seed
         self.epoch = 0
@@ -98,6 +101,8 @@ class EmotionDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         example: dict[str, Any] = {"labels": self.labels[index]}
+        if self.dimensions is not None:
+            example["dimension_targets"] = self.dimensions[index]
         for name, files in self.features.items():
             example[f"{name}_features"] = None if files[index] is None else np.load(files[index], mmap_mode="r")
         if "audio" in self.modalities and "audio" not in self.features:
@@ -118,6 +123,10 @@ class EmotionDataset(Dataset):
         """`(samples,)` at 16 kHz as recorded, or None."""
         audio, start, end = self.segments[index]
         return self.processor.load_audio(audio, *segment(start, end)) if audio else None
+
+    def _dimensions(self, names: Sequence[str]) -> np.ndarray | None:
+        """`(rows, dimensions)` float32, NaN where a row is not annotated."""
+        return self.rows.reindex(columns=names).to_numpy(np.float32) if names else None
 
     def _change_speed(self, waveform: np.ndarray | None, index: int) -> np.ndarray | None:
         if waveform is None:
@@ -185,6 +194,8 @@ class Collator:
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         columns = {name: [example[name] for example in examples] for name in examples[0]}
         batch = {"labels": torch.tensor(columns.pop("labels"))}
+        if "dimension_targets" in columns:
+            batch["dimension_targets"] = torch.from_numpy(np.stack(columns.pop("dimension_targets")))
         for name in ("audio", "text"):
             features = columns.pop(f"{name}_features", ())
             if any(array is not None for array in features):

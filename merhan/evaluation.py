@@ -1,7 +1,7 @@
 """From a model and rows to predictions, figures, a picture and a report, each a file complete in itself."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from transformers import Trainer, TrainingArguments
 
 from merhan.dataset import Collator, Data, EmotionDataset, readable
 from merhan.errors import InputError, require_finite
-from merhan.metrics import EmotionMetrics, calibration, fit_temperature, intervals, score
+from merhan.manifest import DIMENSIONS
+from merhan.metrics import EmotionMetrics, calibration, dimension_scores, fit_temperature, intervals, score
 from merhan.provenance import write_json
 from merhan.report import confusion_picture, reliability_picture, write_page, write_report
 from modeling_merhan import MerhanForSequenceClassification
@@ -22,7 +23,7 @@ from processing_merhan import MerhanProcessor
 
 
 # Carried along from the manifest, for whoever groups or pairs predictions later.
-CARRIED = ("corpus", "speaker", "session", "dialogue", "gender", "language", "duration")
+CARRIED = ("corpus", "speaker", "session", "dialogue", "gender", "language", "duration", *DIMENSIONS)
 
 # What figures are given apart for, and the bands of seconds.
 GROUPED = ("speaker", "corpus", "gender", "language")
@@ -64,14 +65,18 @@ def evaluate_split(
             f"{', '.join(model.config.label2id)}; map or drop them with data.label_map."
         )
     dataset = EmotionDataset(part, processor, model.config.label2id, modalities, dialogues=data.dialogues)
-    logits = predict(model, processor, dataset, batch_size)
+    logits, dimensions = estimate(model, processor, dataset, batch_size)
     name = f"{split}--{condition}" if condition else split
     predictions = table_of(part, logits, model.config.id2label)
+    for number, dimension in enumerate(model.config.dimensions):
+        predictions[f"{dimension}_prediction"] = dimensions[:, number]
     metrics = {"split": split, "condition": condition or "+".join(modalities), "folder": name}
     metrics |= {"notes": left_out, "protocol": data.protocol} | figures(predictions, list(model.config.label2id))
     references = np.array(dataset.labels)
     metrics["calibration"] = calibration(logits, references, model.config.temperature)
     metrics["uncalibrated"] = calibration(logits, references)
+    if model.config.dimensions:
+        metrics["dimensions"] = figures_of_dimensions(predictions, model.config.dimensions)
     if PartialState().is_main_process:
         (folder / name).mkdir(parents=True, exist_ok=True)
         predictions.to_parquet(folder / name / "predictions.parquet", index=False)
@@ -98,7 +103,17 @@ def calibrate(
 def predict(
     model: MerhanForSequenceClassification, processor: MerhanProcessor, dataset: EmotionDataset, batch_size: int
 ) -> np.ndarray:
-    """Logits `(rows, num_labels)` in the data set's order. Rows of like length share a batch; the order is put back."""
+    """Logits `(rows, num_labels)` in the data set's order."""
+    return estimate(model, processor, dataset, batch_size)[0]
+
+
+def estimate(
+    model: MerhanForSequenceClassification, processor: MerhanProcessor, dataset: EmotionDataset, batch_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits `(rows, num_labels)` and dimensions `(rows, config.dimensions)`, in the data set's order.
+
+    Rows of like length share a batch; the order is put back.
+    """
     order = np.argsort(dataset.lengths, kind="stable")
     arguments = TrainingArguments(
         output_dir=tempfile.gettempdir(),  # nothing is written there
@@ -109,9 +124,12 @@ def predict(
         dataloader_pin_memory=torch.cuda.is_available(),
     )
     trainer = Trainer(model, arguments, data_collator=Collator(processor))
-    logits = np.empty((len(dataset), model.config.num_labels), dtype=np.float32)
-    logits[order] = trainer.predict(Subset(dataset, order.tolist())).predictions
-    return require_finite(logits)
+    found = trainer.predict(Subset(dataset, order.tolist())).predictions
+    found = np.concatenate(found, axis=1) if isinstance(found, tuple) else found
+    outputs = np.empty((len(dataset), model.config.num_labels + len(model.config.dimensions)), dtype=np.float32)
+    outputs[order] = found
+    logits, dimensions = np.split(require_finite(outputs), [model.config.num_labels], axis=1)
+    return logits, dimensions
 
 
 def table_of(rows: pd.DataFrame, logits: np.ndarray, id2label: Mapping[int, str]) -> pd.DataFrame:
@@ -141,6 +159,15 @@ def figures(predictions: pd.DataFrame, labels: list[str]) -> dict[str, Any]:
         "interval_clusters": cluster.removesuffix("_id") + "s",
         "groups": by_group(predictions, guessed, references, len(labels)),
     }
+
+
+def figures_of_dimensions(predictions: pd.DataFrame, dimensions: Sequence[str]) -> dict[str, dict | None]:
+    """CCC, Pearson and RMSE of each dimension over the rows that are annotated with it; None where no row is."""
+    found = {}
+    for name in dimensions:
+        known = predictions[predictions[name].notna()] if name in predictions else predictions[:0]
+        found[name] = dimension_scores(known[f"{name}_prediction"], known[name]) if len(known) else None
+    return found
 
 
 def by_group(

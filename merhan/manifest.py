@@ -51,7 +51,8 @@ _TEXT_COLUMNS = (
     "votes",
     "source_label",
 )
-_NUMBERS = ("turn", "start", "end", "duration", "valence", "arousal", "dominance")
+DIMENSIONS = ("valence", "arousal", "dominance")
+_NUMBERS = ("turn", "start", "end", "duration", *DIMENSIONS)
 
 
 def read_table(path: str | Path) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import evaluate
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, pearsonr
 from sklearn.metrics import (
     brier_score_loss,
     cohen_kappa_score,
@@ -185,3 +185,27 @@ def calibration(logits: np.ndarray, references: np.ndarray, temperature: float =
             "count": count[filled].tolist(),
         },
     }
+
+
+def dimension_scores(predictions: np.ndarray, references: np.ndarray) -> dict[str, float | int | None]:
+    """How well one dimension (valence, arousal, dominance) is estimated.
+
+    Args:
+        predictions, references: `(rows,)`, on one scale, without NaN.
+
+    Returns:
+        `ccc` (concordance, Lin 1989: Pearson's correlation, less what differs in mean and deviation) and `pearson` in
+        [-1, 1], both None where either input is constant or there is one row alone; `rmse` on the scale; `n`.
+
+    Raises:
+        ValueError: NaN or infinity among them, or no row.
+    """
+    x, y = np.asarray(predictions, dtype=np.float64), np.asarray(references, dtype=np.float64)
+    if not len(x) or not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise ValueError("dimension_scores needs rows, all of them finite; leave out those that are not annotated.")
+    found = {"ccc": None, "pearson": None, "rmse": float(np.sqrt(np.mean((x - y) ** 2))), "n": len(x)}
+    if np.ptp(x) and np.ptp(y):
+        pearson = float(pearsonr(x, y).statistic)
+        ccc = 2 * pearson * x.std() * y.std() / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
+        found |= {"ccc": float(ccc), "pearson": pearson}
+    return found

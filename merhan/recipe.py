@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 from yaml import YAMLError
 
 from merhan.errors import InputError, nearest
+from merhan.manifest import DIMENSIONS
 from merhan.metrics import SCORES
 from modeling_merhan import CHOICES, MerhanAudioConfig, MerhanConfig
 
@@ -225,7 +226,7 @@ def _check(recipe: Recipe, where: str) -> Recipe:
     if len({stage.name for stage in recipe.stages}) < len(recipe.stages):
         raise InputError(f"{where}: two stages have one name; each keeps its checkpoints under its own.")
     _check_keys(recipe.model.config, _own_fields(MerhanConfig), f"{where}: model.config")
-    for key, known in CHOICES.items():
+    for key, known in {**CHOICES, "dimensions": DIMENSIONS}.items():
         chosen = recipe.model.config.get(key, [])
         for one in chosen if isinstance(chosen, list) else [chosen]:
             if one not in known:

@@ -108,7 +108,8 @@ class _EpochSampler(LengthBucketSampler):
 
 def compute_metrics(outputs: EvalPrediction, num_labels: int) -> dict[str, float]:
     """The four scores of a validation pass."""
-    predictions = np.argmax(require_finite(outputs.predictions), axis=-1)
+    logits = outputs.predictions[0] if isinstance(outputs.predictions, tuple) else outputs.predictions
+    predictions = np.argmax(require_finite(logits), axis=-1)
     found = EmotionMetrics().compute(predictions=predictions, references=outputs.label_ids, num_labels=num_labels)
     return {name: found[name] for name in SCORES}
 

@@ -91,6 +91,8 @@ def edit(folder):
             "model.config.fusion_parts=[local, glbal]",
             "model.config.fusion_parts: unknown 'glbal'; did you mean 'global'?",
         ),
+        ("model.config.dimensions=[valance]", "model.config.dimensions: unknown 'valance'; did you mean 'valence'?"),
+        ("model.config.dimensions=[valence]", "no row of train is annotated with valence"),
         ("model.config.layer_mixing=true", "stages[0].cache_features: a cache holds a backbone's last layer"),
         ("model.audio_config.num_mel_bnis=8", "did you mean 'num_mel_bins'?"),
         ("trainer.learning_rate=1", "is not set here but by stages[].learning_rate"),

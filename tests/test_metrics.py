@@ -12,6 +12,7 @@ from merhan.metrics import (
     SCORES,
     EmotionMetrics,
     calibration,
+    dimension_scores,
     fit_temperature,
     intervals,
     score,
@@ -112,6 +113,33 @@ def test_calibration_of_cases_known_by_hand():
     assert half["bins"]["count"] == [2] and half["top2"] == 1.0
     even = calibration(np.zeros((4, 4)), np.array([0, 1, 2, 3]))
     assert even["log_loss"] == pytest.approx(np.log(4)) and even["ece"] == pytest.approx(0)
+
+
+def test_dimension_scores_tell_scale_and_offset_from_error():
+    rng = np.random.default_rng(0)
+    truth = rng.normal(3.0, 1.5, 200)
+    right = dimension_scores(truth, truth)
+    assert right == {"ccc": pytest.approx(1), "pearson": pytest.approx(1), "rmse": 0.0, "n": 200}
+    shifted = dimension_scores(0.5 * truth + 2, truth)
+    gap = truth.mean() - (0.5 * truth + 2).mean()
+    assert shifted["pearson"] == pytest.approx(1)
+    assert shifted["ccc"] == pytest.approx(truth.var() / (1.25 * truth.var() + gap**2))
+    assert shifted["rmse"] == pytest.approx(np.sqrt(np.mean((0.5 * truth - 2) ** 2)))
+    assert dimension_scores(-truth, truth)["ccc"] < 0
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_dimension_scores_refuse_what_is_not_finite_and_are_silent_on_constants(wrong):
+    for pair in (([wrong, 1.0], [1.0, 2.0]), ([1.0, 2.0], [wrong, 1.0]), ([], [])):
+        with pytest.raises(ValueError, match="all of them finite"):
+            dimension_scores(*map(np.array, pair))
+    for pair in (([1.0, 1.0], [1.0, 3.0]), ([1.0, 3.0], [1.0, 1.0])):
+        assert dimension_scores(*map(np.array, pair)) == {
+            "ccc": None,
+            "pearson": None,
+            "rmse": pytest.approx(np.sqrt(2)),
+            "n": 2,
+        }
 
 
 def test_what_is_drawn(demo):

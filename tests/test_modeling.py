@@ -1,5 +1,6 @@
 """The model: what must hold whatever its weights are."""
 
+import numpy as np
 import pytest
 import torch
 from conftest import LABELS, audio_config, text_config, tiny_config
@@ -30,6 +31,7 @@ from modeling_merhan import (
     MerhanModel,
     MerhanPooling,
     Modality,
+    concordance_loss,
     emotion_loss,
 )
 
@@ -435,6 +437,38 @@ def test_loss_weights_and_focal_factor():
     certainty = logits.softmax(dim=-1)[torch.arange(5), ids]
     focal = tiny_config(focal_gamma=2.0)
     torch.testing.assert_close(emotion_loss(logits, ids, focal), (rows * (1 - certainty) ** 2).mean())
+
+
+def test_concordance_loss_is_lins_and_skips_what_is_not_annotated():
+    torch.manual_seed(0)
+    x, y = torch.randn(6, 3, requires_grad=True), 2 * torch.randn(6, 3) + 1
+    y[:2, 1] = y[1:, 2] = torch.nan  # of the last dimension one row is annotated: no agreement to speak of
+    expected = []
+    for a, b in ((x[:, 0], y[:, 0]), (x[2:, 1], y[2:, 1])):
+        a, b = a.detach().numpy(), b.numpy()
+        ccc = 2 * np.cov(a, b, bias=True)[0, 1] / (a.var() + b.var() + (a.mean() - b.mean()) ** 2)
+        expected.append(1 - ccc)
+    loss = concordance_loss(x, y)
+    assert loss.item() == pytest.approx(np.mean(expected), abs=1e-5)
+    loss.backward()
+    assert x.grad.isfinite().all() and x.grad[2:, 1].abs().min() > 0
+    assert x.grad[:2, 1].abs().max() == x.grad[:, 2].abs().max() == 0
+    assert concordance_loss(x, x.detach()).item() == pytest.approx(0, abs=1e-5)
+    nothing = concordance_loss(x, torch.full((6, 3), torch.nan))
+    nothing.backward()
+    assert nothing == 0 and x.grad.isfinite().all()
+
+
+def test_dimensions_have_a_head_and_a_share_of_the_loss(make_model, batch):
+    model = make_model("layer", dimensions=["valence", "arousal"], dimension_weight=0.5)
+    labels, targets = torch.tensor([0, 1, 2]), torch.tensor([[0.1, 3.0], [0.5, torch.nan], [0.9, 1.0]])
+    plain, both = model(**batch, labels=labels), model(**batch, labels=labels, dimension_targets=targets)
+    assert both.dimensions.shape == (3, 2) and torch.equal(plain.logits, both.logits)
+    extra = 0.5 * concordance_loss(both.dimensions, targets)
+    torch.testing.assert_close(both.loss, plain.loss + extra)
+    both.loss.backward()
+    assert model.regressor.weight.grad.abs().min() > 0
+    assert "dimensions" not in make_model("layer")(**batch), "Trainer.predict must return the logits alone"
 
 
 # --- backbones ---
