@@ -193,6 +193,7 @@ class Modality(NamedTuple):
     present: Tensor | None = None  # (batch, 1) bool, False = a learned token stands in; known to the fusion alone
 
 
+Backbone = PreTrainedModel | None
 Modalities = dict[str, Modality]
 Maps = dict[str, Tensor] | None  # attention weights by name, None where nobody asks for them
 
@@ -370,21 +371,24 @@ class MerhanFusion(nn.Module):
     """What all fusions share: one width, a learned token in place of a missing modality, attention that is recorded.
 
     A fusion is a subclass with `fuse` and a line in `FUSIONS`. Raw parameters of its own start as small noise.
-
-    Args:
-        own: what each modality has for itself: part -> what makes it of the config. Found as `audio_<part>`.
     """
 
-    def __init__(self, config: MerhanConfig, **own: Callable[[MerhanConfig], nn.Module]):
+    # Part -> what makes it of the config: each modality has its own, as `audio_<part>`. And what makes cross attention.
+    own: dict[str, Callable[[MerhanConfig], nn.Module]] = {"pooling": MerhanPooling}
+    crossing: Callable[[MerhanConfig], nn.Module] | None = None
+
+    def __init__(self, config: MerhanConfig):
         super().__init__()
         self.config = config
-        # CODEPATH: a single-modality checkpoint does not have the other modality's modules.
+        # CODEPATH: a single-modality checkpoint has neither the other modality's modules nor cross attention.
         for name in config.modalities:
             width = _output_width(getattr(config, f"{name}_config"))
             setattr(self, f"{name}_projection", nn.Linear(width, config.hidden_size))
             setattr(self, f"missing_{name}", nn.Parameter(torch.empty(config.hidden_size)))
-            for part, make in own.items():
+            for part, make in self.own.items():
                 setattr(self, f"{name}_{part}", make(config))
+        if self.crossing and len(config.modalities) == 2:  # CODEPATH: as above
+            self.audio_to_text, self.text_to_audio = self.crossing(config), self.crossing(config)
 
     def forward(self, inputs: Modalities, maps: Maps = None) -> Tensor:
         """Backbone outputs (an absent key: every row lacks that modality) -> `(batch, hidden)`; `maps` is filled."""
@@ -402,15 +406,9 @@ class MerhanFusion(nn.Module):
             maps[name] = weights
         return query._replace(states=states)
 
-    def add_cross(self, kind: Callable[[MerhanConfig], nn.Module]):
-        # CODEPATH: a single-modality checkpoint has no cross attention.
-        if len(self.config.modalities) == 2:
-            self.audio_to_text = kind(self.config)
-            self.text_to_audio = kind(self.config)
-
     def cross(self, inputs: Modalities, maps: Maps) -> Modalities:
-        """Each modality over the other one; a single one stays as it is."""
-        if len(inputs) == 1:
+        """Each modality over the other one, where there is cross attention; else they stay as they are."""
+        if not hasattr(self, "audio_to_text"):
             return inputs
         audio, text = inputs["audio"], inputs["text"]
         frames = self.attend(maps, "audio_to_text", self.audio_to_text, audio, text)
@@ -453,22 +451,18 @@ class MerhanHybridFusion(MerhanFusion):
     (Zhang et al. 2023), melike1818/MultimodalEmotionRecognition."""
 
     def __init__(self, config: MerhanConfig):
-        parts = config.fusion_parts
-        super().__init__(config, **({"local": MerhanBlock} if "local" in parts else {}), pooling=MerhanPooling)
-        self.parts = parts
-        if "cross" in parts:
-            self.add_cross(MerhanBlock)
-        if "global" in parts:
+        self.parts = config.fusion_parts
+        self.own = {"local": MerhanBlock, **self.own} if "local" in self.parts else self.own
+        self.crossing = MerhanBlock if "cross" in self.parts else None
+        super().__init__(config)
+        if "global" in self.parts:
             self.global_attention = MerhanBlock(config)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
-        for name in inputs if "local" in self.parts else ():
-            inputs[name] = self.attend(
-                maps, f"{name}_local", getattr(self, f"{name}_local"), inputs[name], inputs[name]
-            )
-        if "cross" in self.parts:
-            inputs = self.cross(inputs, maps)
+        for name, one in inputs.items() if "local" in self.parts else ():
+            inputs[name] = self.attend(maps, f"{name}_local", getattr(self, f"{name}_local"), one, one)
+        inputs = self.cross(inputs, maps)
         if "global" in self.parts:
             both = _joined(*inputs.values())
             both = self.attend(maps, "global", self.global_attention, both, both)
@@ -480,8 +474,8 @@ class MerhanHybridFusion(MerhanFusion):
 class MerhanConcatFusion(MerhanFusion):
     """Early fusion: pooled modalities side by side, through an MLP. union-point/emotion_detection, `early_fusion`."""
 
-    def __init__(self, config: MerhanConfig, **own: Callable[[MerhanConfig], nn.Module]):
-        super().__init__(config, **(own or {"pooling": MerhanPooling}))
+    def __init__(self, config: MerhanConfig):
+        super().__init__(config)
         self.intermediate = nn.Linear(len(config.modalities) * config.hidden_size, config.intermediate_size)
         self.activation = ACT2FN[config.hidden_act]
         self.dropout = nn.Dropout(config.hidden_dropout)
@@ -497,9 +491,7 @@ class MerhanCrossFusion(MerhanConcatFusion):
     """Frames attend to tokens and tokens to frames, then as `concat`. wasef-c/Emotion2VecBert (there over one key,
     which is no attention); MulT, Tsai et al. 2019, arXiv 1906.00295."""
 
-    def __init__(self, config: MerhanConfig):
-        super().__init__(config)
-        self.add_cross(MerhanBlock)
+    crossing = MerhanBlock
 
     def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
         return super().fuse(self.cross(inputs, maps), maps)
@@ -510,10 +502,8 @@ class MerhanFineGrainedFusion(MerhanConcatFusion):
     `concat`. union-point/emotion_detection; alignment after Xu et al. 2019, arXiv 1909.05645, `[x, y, x - y, x y]`
     after ESIM, arXiv 1609.06038."""
 
-    def __init__(self, config: MerhanConfig):
-        width = config.hidden_size
-        super().__init__(config, pooling=MerhanPooling, comparison=lambda _: nn.Linear(4 * width, width))
-        self.add_cross(MerhanAttention)
+    own = MerhanFusion.own | {"comparison": lambda config: nn.Linear(4 * config.hidden_size, config.hidden_size)}
+    crossing = MerhanAttention
 
     def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
         aligned = self.cross(inputs, maps)
@@ -528,8 +518,10 @@ class MerhanAttentionPoolingFusion(MerhanConcatFusion):
     """A learned query reads each modality, then as `concat`; `pooling` plays no part. union-point/emotion_detection,
     there with one head and no mask; Lee et al. 2019, arXiv 1810.00825."""
 
+    own = {"reader": MerhanBlock}
+
     def __init__(self, config: MerhanConfig):
-        super().__init__(config, reader=MerhanBlock)
+        super().__init__(config)
         self.queries = nn.Parameter(torch.empty(len(config.modalities), config.hidden_size))
 
     def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
@@ -547,7 +539,7 @@ class MerhanGatedFusion(MerhanFusion):
     `pooling: mean_std`); Arevalo et al. 2017, arXiv 1702.01992, whose sigmoid is a softmax over two."""
 
     def __init__(self, config: MerhanConfig):
-        super().__init__(config, pooling=MerhanPooling)
+        super().__init__(config)
         self.gate = nn.Linear(*[len(config.modalities) * config.hidden_size] * 2)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
@@ -561,8 +553,10 @@ class MerhanAdaptiveFusion(MerhanFusion):
     """Modalities weighted by how reliable each is in this utterance and by whether it is there (the map `modalities`).
     Both are learned, the latter from `modality_dropout`. wasef-c/Emotion2VecBert, there a switch between branches."""
 
+    own = MerhanFusion.own | {"reliability": lambda config: nn.Linear(config.hidden_size + 1, 1)}
+
     def __init__(self, config: MerhanConfig):
-        super().__init__(config, pooling=MerhanPooling, reliability=lambda one: nn.Linear(one.hidden_size + 1, 1))
+        super().__init__(config)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
@@ -580,9 +574,11 @@ class MerhanMemoCMTFusion(MerhanFusion):
     """Cross-modal transformer, then one pooling over frames and tokens together: `first` (its CLS), `min` (its best),
     `max` or `mean`. MemoCMT, Khan et al. 2025, doi 10.1038/s41598-025-89202-x."""
 
+    own = {}
+    crossing = MerhanBlock
+
     def __init__(self, config: MerhanConfig):
         super().__init__(config)
-        self.add_cross(MerhanBlock)
         self.pooling = MerhanPooling(config)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
@@ -593,6 +589,8 @@ class MerhanMemoCMTFusion(MerhanFusion):
 class MerhanModalityTokensFusion(MerhanFusion):
     """A learned token per modality, which also marks its frames or words (ViLT, arXiv 2102.03334), two joint layers,
     the mean of the tokens; `pooling` plays no part. Vally16768/MER, there over pooled vectors."""
+
+    own = {}
 
     def __init__(self, config: MerhanConfig):
         super().__init__(config)
@@ -685,11 +683,7 @@ class MerhanAudioModel(PreTrainedModel):
             init.copy_(module.cosine, torchaudio.functional.create_dct(config.num_mfcc, config.num_mel_bins, "ortho"))
 
     def forward(
-        self,
-        input_values: Tensor,
-        attention_mask: Tensor | None = None,
-        output_hidden_states: bool = False,
-        **kwargs,
+        self, input_values: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False, **kwargs
     ) -> BaseModelOutput:
         if attention_mask is None:
             attention_mask = torch.ones_like(input_values, dtype=torch.long)
@@ -864,12 +858,7 @@ class MerhanModel(MerhanPreTrainedModel):
     `from_pretrained` to fill.
     """
 
-    def __init__(
-        self,
-        config: MerhanConfig,
-        audio_backbone: PreTrainedModel | None = None,
-        text_backbone: PreTrainedModel | None = None,
-    ):
+    def __init__(self, config: MerhanConfig, audio_backbone: Backbone = None, text_backbone: Backbone = None):
         super().__init__(config)
         if not config.modalities:
             raise ValueError("MerhanConfig needs audio_config, text_config or both; it has neither.")
@@ -906,56 +895,45 @@ class MerhanModel(MerhanPreTrainedModel):
     ) -> MerhanModelOutput:
         """Every tensor is optional, at least one modality is needed. Masks: 1 = real; a row of zeros = this row lacks
         the modality. Without a mask everything is real."""
-        inputs = {
-            "audio": _given(audio_features, audio_features_mask)
-            or self.encode_audio(input_values, audio_attention_mask),
-            "text": _given(text_features, text_features_mask) or self.encode_text(input_ids, attention_mask),
-        }
-        for name, features in (("audio", audio_features), ("text", text_features)):
-            if features is not None and hasattr(self, f"{name}_mixing"):
-                raise ValueError(f"layer_mixing reads all layers of the {name} backbone, {name}_features are its last.")
-        given = {name: modality for name, modality in inputs.items() if modality is not None}
-        unusable = sorted(set(given) - set(self.config.modalities))
-        if unusable or not given:
-            what = " and ".join(unusable) or "neither audio nor text"
+        raw = {"audio": (input_values, audio_attention_mask), "text": (input_ids, attention_mask)}
+        features = {"audio": (audio_features, audio_features_mask), "text": (text_features, text_features_mask)}
+        names = [name for name in raw if raw[name][0] is not None or features[name][0] is not None]
+        if not names or set(names) - set(self.config.modalities):
+            what = " and ".join(sorted(set(names) - set(self.config.modalities))) or "neither audio nor text"
             raise ValueError(f"This model reads {' and '.join(self.config.modalities)}, but was given {what}.")
+        given = {name: self._given(name, features[name], raw[name]) for name in names}
         # CODEPATH: modality dropout is the recipe's choice; a released checkpoint is not in training mode.
         if self.training and self.config.modality_dropout > 0 and len(given) == 2:
             given = self._drop_modalities(**given)
         maps = {} if output_attentions else None
         return MerhanModelOutput(pooler_output=self.fusion(given, maps), attentions=maps)
 
-    def encode_audio(self, input_values: Tensor | None, mask: Tensor | None = None) -> Modality | None:
+    def encode_audio(self, input_values: Tensor, mask: Tensor | None = None) -> Modality:
         """`(batch, samples)` -> what the audio backbone makes of it, and which frames are real."""
-        if input_values is None or self.audio_backbone is None:
-            return _given(input_values, mask)
-        mask = torch.ones_like(input_values, dtype=torch.long) if mask is None else mask
+        return self._encode("audio", input_values, mask)
+
+    def encode_text(self, input_ids: Tensor, mask: Tensor | None = None) -> Modality:
+        """`(batch, tokens)` -> what the text backbone makes of it, and which tokens are real."""
+        return self._encode("text", input_ids, mask)
+
+    def _encode(self, name: str, values: Tensor, mask: Tensor | None) -> Modality:
+        backbone, mixing = getattr(self, f"{name}_backbone"), getattr(self, f"{name}_mixing", None)
+        mask = torch.ones_like(values, dtype=torch.long) if mask is None else mask
         # The backbone never sees a fully masked row; the fusion replaces what it makes of it.
         present = mask.any(dim=1, keepdim=True)
-        mask = torch.where(present, mask, 1)
+        seen = torch.where(present, mask, 1)
         # Under bf16 or fp16 weights, sound comes in their precision; the light backbone makes its spectrum before.
-        if not isinstance(self.audio_backbone, MerhanAudioModel):
-            input_values = input_values.to(self.audio_backbone.dtype)
-        states = self._run("audio", input_values, mask)
-        frames = self.audio_backbone._get_feature_vector_attention_mask(states.shape[1], mask)
-        return Modality(states, frames.bool() & present)
+        if name == "audio" and not isinstance(backbone, MerhanAudioModel):
+            values = values.to(backbone.dtype)
+        outputs = backbone(values, attention_mask=seen, output_hidden_states=bool(mixing))
+        states = outputs.last_hidden_state
+        if mixing:  # of the last layer the output: wav2vec2's hidden states do not have its final norm
+            states = mixing([*outputs.hidden_states[:-1], states])
+        if name == "audio":
+            seen = backbone._get_feature_vector_attention_mask(states.shape[1], seen)
+        return Modality(states, seen.bool() & present)
 
-    def encode_text(self, input_ids: Tensor | None, mask: Tensor | None = None) -> Modality | None:
-        """`(batch, tokens)` -> what the text backbone makes of it, and which tokens are real."""
-        if input_ids is None or self.text_backbone is None:
-            return _given(input_ids, mask)
-        mask = torch.ones_like(input_ids) if mask is None else mask
-        present = mask.any(dim=1, keepdim=True)
-        return Modality(self._run("text", input_ids, torch.where(present, mask, 1)), mask.bool())
-
-    def _run(self, name: str, values: Tensor, mask: Tensor) -> Tensor:
-        """A backbone's last layer, or the mixture of all of them."""
-        mixing = getattr(self, f"{name}_mixing", None)
-        outputs = getattr(self, f"{name}_backbone")(values, attention_mask=mask, output_hidden_states=bool(mixing))
-        # Of the last layer the output: wav2vec2's hidden states do not have its final norm.
-        return mixing([*outputs.hidden_states[:-1], outputs.last_hidden_state]) if mixing else outputs.last_hidden_state
-
-    def _drop_modalities(self, audio: Modality, text: Modality) -> dict[str, Modality]:
+    def _drop_modalities(self, audio: Modality, text: Modality) -> Modalities:
         """Take one modality away from a share of the rows that have both."""
         share = self.config.modality_dropout / 2
         draw = torch.rand(audio.mask.shape[0], 1, device=audio.mask.device)
@@ -965,14 +943,15 @@ class MerhanModel(MerhanPreTrainedModel):
             "text": Modality(text.states, text.mask & ~(has_both & (draw >= 1 - share))),
         }
 
-
-def _given(features: Tensor | None, mask: Tensor | None) -> Modality | None:
-    """Features as they came, with everything real where no mask says otherwise."""
-    if features is None:
-        return None
-    if mask is None:
-        mask = torch.ones(features.shape[:2], device=features.device)
-    return Modality(features, mask.bool())
+    def _given(self, name: str, given: tuple[Tensor | None, Tensor | None], raw: tuple) -> Modality:
+        """Features as they came, with everything real where no mask says otherwise; else the backbone's own."""
+        features, mask = given
+        if features is None:
+            return self._encode(name, *raw)
+        if hasattr(self, f"{name}_mixing"):
+            raise ValueError(f"layer_mixing reads all layers of the {name} backbone, {name}_features are its last.")
+        mask = torch.ones(features.shape[:2], device=features.device) if mask is None else mask
+        return Modality(features, mask.bool())
 
 
 class MerhanForSequenceClassification(MerhanPreTrainedModel):
@@ -981,12 +960,7 @@ class MerhanForSequenceClassification(MerhanPreTrainedModel):
     # Our loss is the mean over rows: Trainer itself must divide it by the accumulation steps (hf_v5 F1).
     accepts_loss_kwargs = False
 
-    def __init__(
-        self,
-        config: MerhanConfig,
-        audio_backbone: PreTrainedModel | None = None,
-        text_backbone: PreTrainedModel | None = None,
-    ):
+    def __init__(self, config: MerhanConfig, audio_backbone: Backbone = None, text_backbone: Backbone = None):
         super().__init__(config)
         self.merhan = MerhanModel(config, audio_backbone, text_backbone)
         self.dropout = nn.Dropout(config.classifier_dropout)
@@ -1073,15 +1047,20 @@ def _backbone_options(config: PreTrainedConfig) -> dict:
     return {"add_pooling_layer": False} if "add_pooling_layer" in accepted else {}
 
 
-def _build_backbone(config: PreTrainedConfig | None) -> PreTrainedModel | None:
+def _build_backbone(config: PreTrainedConfig | None) -> Backbone:
     return None if config is None else AutoModel.from_config(config, **_backbone_options(config))
 
 
-def _load_backbone(name: str | PreTrainedConfig | None, changes: dict | None, modality: str) -> PreTrainedModel | None:
+def _load_backbone(name: str | PreTrainedConfig | None, changes: dict | None, modality: str) -> Backbone:
     if name is None or isinstance(name, PreTrainedConfig):
         return _build_backbone(name)
     if PreTrainedConfig.get_config_dict(name)[0].get("model_type") == MerhanConfig.model_type:
-        return _backbone_of(name, changes, modality)
+        # The backbone within a MER-HAN checkpoint, as it was trained there.
+        if changes:
+            raise ValueError(f"The backbones of {name!r} stay as they were trained; leave out {', '.join(changes)}.")
+        if backbone := getattr(MerhanModel.from_pretrained(name, dtype=torch.float32), f"{modality}_backbone"):
+            return backbone
+        raise ValueError(f"The model {name!r} has no {modality} backbone.")
     config, unknown = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **(changes or {}))
     if unknown:
         raise ValueError(f"The config of {name!r} has no field {', '.join(unknown)}.")
@@ -1095,16 +1074,6 @@ def _load_backbone(name: str | PreTrainedConfig | None, changes: dict | None, mo
     _raise_on_keys(name, "lacks these backbone weights, which would stay random", missing)
     _raise_on_keys(name, "has backbone weights without a place in it", _backbone_keys(model, info["unexpected_keys"]))
     return model
-
-
-def _backbone_of(name: str, changes: dict | None, modality: str) -> PreTrainedModel:
-    """The backbone within a MER-HAN checkpoint, as it was trained there."""
-    if changes:
-        raise ValueError(f"The backbones of {name!r} stay as they were trained; leave out {', '.join(changes)}.")
-    backbone = getattr(MerhanModel.from_pretrained(name, dtype=torch.float32), f"{modality}_backbone")
-    if backbone is None:
-        raise ValueError(f"The model {name!r} has no {modality} backbone.")
-    return backbone
 
 
 def _backbone_keys(model: PreTrainedModel, unexpected: Sequence[str]) -> list[str]:
