@@ -119,7 +119,17 @@ class MerhanAudioConfig(PreTrainedConfig):
         return 2 * (self.num_mel_bins if self.feature_type == "log_mel" else self.num_mfcc)
 
 
-AutoConfig.register(MerhanAudioConfig.model_type, MerhanAudioConfig, exist_ok=True)
+@strict
+class MerhanFeaturesConfig(PreTrainedConfig):
+    """In a backbone's place: the model has none, and is given features of this width (emotion2vec, for one)."""
+
+    model_type = "merhan_features"
+
+    hidden_size: int = 768
+
+
+for _config in (MerhanAudioConfig, MerhanFeaturesConfig):
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
 
 
 @strict
@@ -132,7 +142,7 @@ class MerhanConfig(PreTrainedConfig):
     keys_to_ignore_at_inference = ["pooler_output", "attentions"]
 
     # Backbones; None gives a model of the other modality alone. Speech: the wav2vec2 family (wav2vec2, HuBERT, WavLM,
-    # ...) or `MerhanAudioConfig`. Text: RoBERTa, BERT, DistilBERT, ...
+    # ...) or `MerhanAudioConfig`. Text: RoBERTa, BERT, DistilBERT, ... Either: `MerhanFeaturesConfig`.
     audio_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
     fusion: str = "hybrid"  # a key of `FUSIONS`
@@ -843,7 +853,9 @@ class MerhanPreTrainedModel(PreTrainedModel):
         if unknown := set(config_fields) - {field.name for field in fields(MerhanConfig)} - {"num_labels"}:
             raise ValueError(f"MerhanConfig has no field {', '.join(sorted(unknown))}.")
         backbones = _load_backbone(audio, audio_config, "audio"), _load_backbone(text, text_config, "text")
-        audio_config, text_config = (None if backbone is None else backbone.config for backbone in backbones)
+        audio_config, text_config = (
+            getattr(one, "config", source) for one, source in zip(backbones, (audio, text), strict=True)
+        )
         model = cls(MerhanConfig(audio_config=audio_config, text_config=text_config, **config_fields), *backbones)
         # A config that takes in another one erases its attention implementation; without one, backbones that are built
         # already would attend to padding without a word.
@@ -866,7 +878,8 @@ class MerhanModel(MerhanPreTrainedModel):
         self.text_backbone = text_backbone or _build_backbone(config.text_config)
         # CODEPATH: layer mixing is the recipe's choice; without it there is nothing to mix with.
         for name in config.modalities if config.layer_mixing else ():
-            setattr(self, f"{name}_mixing", MerhanLayerMixing(getattr(config, f"{name}_config")))
+            if backbone := getattr(self, f"{name}_backbone"):
+                setattr(self, f"{name}_mixing", MerhanLayerMixing(backbone.config))
         self.fusion = FUSIONS[config.fusion](config)
         self.post_init()
 
@@ -946,6 +959,8 @@ class MerhanModel(MerhanPreTrainedModel):
     def _given(self, name: str, given: tuple[Tensor | None, Tensor | None], raw: tuple) -> Modality:
         """Features as they came, with everything real where no mask says otherwise; else the backbone's own."""
         features, mask = given
+        if features is None and getattr(self, f"{name}_backbone") is None:
+            raise ValueError(f"This model has no {name} backbone; give {name}_features as it was trained on.")
         if features is None:
             return self._encode(name, *raw)
         if hasattr(self, f"{name}_mixing"):
@@ -1048,7 +1063,9 @@ def _backbone_options(config: PreTrainedConfig) -> dict:
 
 
 def _build_backbone(config: PreTrainedConfig | None) -> Backbone:
-    return None if config is None else AutoModel.from_config(config, **_backbone_options(config))
+    if config is None or isinstance(config, MerhanFeaturesConfig):
+        return None
+    return AutoModel.from_config(config, **_backbone_options(config))
 
 
 def _load_backbone(name: str | PreTrainedConfig | None, changes: dict | None, modality: str) -> Backbone:
@@ -1098,6 +1115,7 @@ __all__ = [
     "MerhanAudioConfig",
     "MerhanAudioModel",
     "MerhanConfig",
+    "MerhanFeaturesConfig",
     "MerhanForSequenceClassification",
     "MerhanModel",
     "MerhanPreTrainedModel",

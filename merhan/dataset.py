@@ -15,7 +15,7 @@ from merhan.corpora import called, read_corpus
 from merhan.errors import InputError
 from merhan.inspection import measure, segment
 from merhan.leaks import Leak, audit
-from merhan.manifest import context_only
+from merhan.manifest import FEATURES, context_only, has
 from merhan.protocols import split
 from merhan.recipe import DataRecipe
 from processing_merhan import SAMPLING_RATE, MerhanProcessor
@@ -50,6 +50,8 @@ def load_data(
     labelled = corpus.rows[~context_only(corpus.rows)]
     rows, protocol, by_protocol = split(labelled, recipe.protocol, recipe.fold, only)
     rows, left_out = readable(rows, modalities, where)
+    for column in FEATURES:
+        feature_width(rows, column)
     rows, facts = (
         measure(rows, where) if "audio" in modalities else (rows.assign(duration=rows.get("duration", 0.0)), [])
     )
@@ -93,6 +95,13 @@ class EmotionDataset(Dataset):
         self.epoch = 0
         # Modality -> one .npy file per row, read in place of the raw input; see feature_cache.
         self.features: dict[str, list[Path | None]] = {}
+        # The same of what no backbone reads: features that are the data's own.
+        missing = pd.Series("", self.rows.index)
+        self.given = {
+            name: self.rows.get(f"{name}_features", missing).tolist()
+            for name in self.modalities
+            if name not in processor.modalities
+        }
         self.segments = list(self.rows.reindex(columns=["audio", "start", "end"]).itertuples(index=False, name=None))
         self.tokens = self._encode(self.rows if dialogues is None else dialogues)
 
@@ -103,12 +112,13 @@ class EmotionDataset(Dataset):
         example: dict[str, Any] = {"labels": self.labels[index]}
         if self.dimensions is not None:
             example["dimension_targets"] = self.dimensions[index]
-        for name, files in self.features.items():
-            example[f"{name}_features"] = None if files[index] is None else np.load(files[index], mmap_mode="r")
-        if "audio" in self.modalities and "audio" not in self.features:
+        features = self.given | self.features
+        for name, files in features.items():
+            example[f"{name}_features"] = read_features(files[index]) if files[index] else None
+        if "audio" in self.modalities and "audio" not in features:
             waveform = self.waveform(index)
             example["audio"] = self._change_speed(waveform, index) if self.augment else waveform
-        if "text" in self.modalities and "text" not in self.features:
+        if "text" in self.modalities and "text" not in features:
             example["text"] = self.tokens[index]
         return example
 
@@ -154,20 +164,47 @@ class EmotionDataset(Dataset):
             raise InputError(f"{utterance!r}: {error}") from None
 
 
+def read_features(file: str | Path) -> np.ndarray:
+    """`(length, width)`; one vector for the whole utterance is a sequence of length 1.
+
+    Raises:
+        InputError: no such file, or no .npy of vectors.
+    """
+    try:
+        array = np.load(file, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: cannot be read as features ({error}); give an .npy file.") from None
+    if array.ndim not in (1, 2) or not array.size or not np.issubdtype(array.dtype, np.floating):
+        raise InputError(f"{file}: holds {array.dtype} {array.shape}; features are floats (length, width) or (width,).")
+    return np.atleast_2d(array)
+
+
+def feature_width(rows: pd.DataFrame, column: str) -> int | None:
+    """The width of a column's vectors, None where there are none; only the head of each file is read.
+
+    Raises:
+        InputError: as [`read_features`], or they have several widths.
+    """
+    widths = {read_features(file).shape[1] for file in set(rows.get(column, ())) - {""}}
+    if len(widths) > 1:
+        raise InputError(f"{column}: holds vectors of several widths, {', '.join(map(str, sorted(widths)))}.")
+    return next(iter(widths), None)
+
+
 def readable(rows: pd.DataFrame, modalities: Sequence[str], where: str) -> tuple[pd.DataFrame, list[str]]:
     """The rows that have any of the modalities, and a sentence about those that have none.
 
     Raises:
         InputError: no row has any.
     """
-    has = pd.concat([rows[name] != "" for name in modalities], axis=1).any(axis=1)
-    if not has.any():
+    readable = pd.concat([has(rows, name) for name in modalities], axis=1).any(axis=1)
+    if not readable.any():
         raise InputError(
             f"{where}: no row has {' or '.join(modalities)}, which is all that this model is to read; fill that column "
             f"of the manifest, or choose a model of another modality."
         )
-    left_out = f"{where}: {(~has).sum()} of {len(rows)} rows left out, they have no {' and no '.join(modalities)}"
-    return rows[has].reset_index(drop=True), [] if has.all() else [left_out]
+    left_out = f"{where}: {(~readable).sum()} of {len(rows)} rows left out, they have no {' and no '.join(modalities)}"
+    return rows[readable].reset_index(drop=True), [] if readable.all() else [left_out]
 
 
 def context_of(rows: pd.DataFrame, turns: int) -> dict[str, list[dict[str, str]]]:

@@ -18,7 +18,7 @@ from modeling_merhan import CHOICES, MerhanAudioConfig, MerhanConfig
 
 
 GROUPS = ("head", "audio", "text")
-BUILT_IN = ("light", "tiny")  # backbones that come from no checkpoint
+BUILT_IN = ("light", "tiny", "features")  # backbones that come from no checkpoint
 
 
 @dataclass
@@ -44,8 +44,10 @@ class DataRecipe:
 class ModelRecipe:
     """Which backbones, and the fields of their configs and of MerhanConfig that differ from the defaults."""
 
-    audio_backbone: str | None = None  # Hub id or folder; `light` from scratch; `tiny` for a trial; null = no audio
-    text_backbone: str | None = None  # Hub id or folder; `tiny` for a trial; null = no text
+    # Hub id or folder; `light` from scratch; `tiny` for a trial; `features` for vectors of the data's own, column
+    # audio_features, without a backbone; null = no audio
+    audio_backbone: str | None = None
+    text_backbone: str | None = None  # Hub id or folder; `tiny`; `features`, column text_features; null = no text
     audio_config: dict[str, Any] = field(default_factory=dict)
     text_config: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)  # class_weights also takes `balanced`
@@ -55,6 +57,11 @@ class ModelRecipe:
     def modalities(self) -> list[str]:
         """What the model will read."""
         return [name for name in ("audio", "text") if getattr(self, f"{name}_backbone")]
+
+    @property
+    def backbones(self) -> list[str]:
+        """The modalities that a backbone reads; the others come as features."""
+        return [name for name in self.modalities if getattr(self, f"{name}_backbone") != "features"]
 
 
 @dataclass
@@ -210,7 +217,7 @@ def _check(recipe: Recipe, where: str) -> Recipe:
         _check_keys(stage.learning_rate, GROUPS, f"{where}: stages[{number}].learning_rate")
         if not stage.learning_rate:
             raise InputError(f"{where}: stages[{number}].learning_rate is empty; name a group: {', '.join(GROUPS)}.")
-        if absent := set(stage.learning_rate) - {"head", *recipe.model.modalities}:
+        if absent := set(stage.learning_rate) - {"head", *recipe.model.backbones}:
             raise InputError(f"{where}: stages[{number}].learning_rate: there is no {absent.pop()} backbone to train.")
         frozen = _frozen(recipe, stage)
         if recipe.model.config.get("layer_mixing") and stage.cache_features and frozen:
@@ -263,7 +270,7 @@ def _check_source(source: Any, where: str):
 
 def _frozen(recipe: Recipe, stage: StageRecipe) -> list[str]:
     """The backbones that do not train in a stage."""
-    return [name for name in recipe.model.modalities if name not in stage.learning_rate]
+    return [name for name in recipe.model.backbones if name not in stage.learning_rate]
 
 
 def _check_keys(given: dict[str, Any], known: Sequence[str] | set[str], where: str):

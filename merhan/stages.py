@@ -45,7 +45,7 @@ def freeze(
 def frozen_modalities(model: MerhanForSequenceClassification) -> list[str]:
     """The modalities whose backbone has nothing to train: the ones whose features can be cached."""
     backbones = {name: getattr(model.merhan, f"{name}_backbone") for name in model.config.modalities}
-    return [name for name, one in backbones.items() if not any(p.requires_grad for p in one.parameters())]
+    return [name for name, one in backbones.items() if one and not any(p.requires_grad for p in one.parameters())]
 
 
 def parameter_groups(
