@@ -49,15 +49,14 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils import ModelOutput, logging
+from transformers.utils import ModelOutput
 
-
-logger = logging.get_logger(__name__)
 
 # Old checkpoints carry or lack these, and nothing is lost: position ids are recomputed, and the SpecAugment vector is
 # read in training only (facebook/wav2vec2-base-960h lacks it).
 _HARMLESS_UNEXPECTED = ("position_ids",)
 _HARMLESS_MISSING = ("masked_spec_embed",)
+_CLASSIFIER = "AutoModelForSequenceClassification"
 
 
 @strict
@@ -171,8 +170,9 @@ class MerhanConfig(PreTrainedConfig):
     temperature: float | int = 1.0
 
     def __post_init__(self, **kwargs):
-        self.audio_config = _sub_config(self.audio_config)
-        self.text_config = _sub_config(self.text_config)
+        for name in self.sub_configs:
+            if isinstance(values := getattr(self, name), dict):
+                setattr(self, name, AutoConfig.for_model(**values))
         super().__post_init__(**kwargs)
 
     def validate_choices(self):
@@ -186,13 +186,6 @@ class MerhanConfig(PreTrainedConfig):
     def modalities(self) -> list[str]:
         """What the model reads: `["audio", "text"]`, `["audio"]` or `["text"]`."""
         return [name for name in ("audio", "text") if getattr(self, f"{name}_config") is not None]
-
-
-def _sub_config(config: dict | PreTrainedConfig | None) -> PreTrainedConfig | None:
-    if not isinstance(config, dict):
-        return config
-    values = dict(config)
-    return AutoConfig.for_model(values.pop("model_type"), **values)
 
 
 class Modality(NamedTuple):
@@ -232,24 +225,14 @@ class MerhanSequenceClassifierOutput(ModelOutput):
     attentions: dict[str, torch.FloatTensor] | None = None
 
 
-# --- building blocks --------------------------------------------------------------------------------------------------
-
-
 def eager_attention_forward(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float,
-    **options,
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, **options
 ) -> tuple[Tensor, Tensor]:
-    """Attention that shows its weights. `attention_mask` is additive, or boolean (True = attend) as sdpa wants it."""
+    """Attention that shows its weights. The mask is additive, or boolean (True = attend) as sdpa wants it."""
     scores = torch.matmul(query, key.transpose(2, 3)) * scaling
-    if attention_mask is not None and attention_mask.dtype == torch.bool:
-        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
-    elif attention_mask is not None:
-        scores = scores + attention_mask
+    if mask is not None:
+        hidden = ~mask if mask.dtype == torch.bool else mask < 0
+        scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
     weights = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     weights = nn.functional.dropout(weights, options.get("dropout", 0.0), module.training)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
@@ -261,10 +244,7 @@ class MerhanAttention(nn.Module):
     def __init__(self, config: MerhanConfig | MerhanAudioConfig):
         super().__init__()
         if config.hidden_size % config.num_attention_heads:
-            raise ValueError(
-                f"hidden_size ({config.hidden_size}) must be a multiple of num_attention_heads "
-                f"({config.num_attention_heads})."
-            )
+            raise ValueError(f"hidden_size {config.hidden_size} is no multiple of num_attention_heads.")
         self.config = config
         self.head_dim = config.hidden_size // config.num_attention_heads
         self.scaling = self.head_dim**-0.5
@@ -282,19 +262,11 @@ class MerhanAttention(nn.Module):
         interface: Callable = eager_attention_forward
         if not output_attentions:
             interface = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
-        output, weights = interface(
-            self,
-            self._heads(self.q_proj(hidden_states)),
-            self._heads(self.k_proj(keys)),
-            self._heads(self.v_proj(keys)),
-            attention_mask,
-            scaling=self.scaling,
-            dropout=self.config.attention_dropout if self.training else 0.0,
-        )
+        query, key, value = self.q_proj(hidden_states), self.k_proj(keys), self.v_proj(keys)
+        heads = (states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for states in (query, key, value))
+        dropout = self.config.attention_dropout if self.training else 0.0
+        output, weights = interface(self, *heads, attention_mask, scaling=self.scaling, dropout=dropout)
         return self.out_proj(output.flatten(2)), weights if output_attentions else None
-
-    def _heads(self, states: Tensor) -> Tensor:
-        return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
 
 class MerhanBlock(GradientCheckpointingLayer):
@@ -311,18 +283,14 @@ class MerhanBlock(GradientCheckpointingLayer):
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(
-        self,
-        hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        keys: Tensor | None = None,
-        output_attentions: bool = False,
+        self, states: Tensor, mask: Tensor | None = None, keys: Tensor | None = None, output_attentions: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        queries = self.attention_norm(hidden_states)
+        queries = self.attention_norm(states)
         keys = queries if keys is None else self.attention_norm(keys)
-        attended, weights = self.attention(queries, attention_mask, keys, output_attentions)
-        hidden_states = hidden_states + self.dropout(attended)
-        expanded = self.activation(self.intermediate(self.feed_forward_norm(hidden_states)))
-        return hidden_states + self.dropout(self.output(expanded)), weights
+        attended, weights = self.attention(queries, mask, keys, output_attentions)
+        states = states + self.dropout(attended)
+        expanded = self.activation(self.intermediate(self.feed_forward_norm(states)))
+        return states + self.dropout(self.output(expanded)), weights
 
 
 class MerhanPooling(nn.Module):
@@ -347,20 +315,17 @@ class MerhanPooling(nn.Module):
         if self.kind in ("min", "max"):
             sign = 1 if self.kind == "max" else -1
             return self.dense(sign * (sign * states).masked_fill(~mask, torch.finfo(states.dtype).min).amax(dim=1))
-        weights = self._scores(states, mask).masked_fill(~mask, torch.finfo(torch.float32).min).softmax(dim=1)
+        if self.kind == "first":
+            mask = mask & (mask.cumsum(dim=1) == 1)
+        learned = self.kind in ("statistics", "attention")
+        scores = self.score(torch.tanh(self.query(states))).float() if learned else torch.zeros_like(mask).float()
+        weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(dim=1)
         pooled = mean = (weights * states).sum(dim=1)
         if self.kind in ("statistics", "mean_std"):
             variance = (weights * (states - mean[:, None]) ** 2).sum(dim=1)
             # The floor keeps the square root's slope finite where a sequence has one position.
             pooled = torch.cat([mean, variance.clamp(min=1e-5).sqrt()], dim=-1)
         return self.dense(pooled.to(self.dense.weight.dtype))
-
-    def _scores(self, states: Tensor, mask: Tensor) -> Tensor:
-        """`(batch, length, 1)` float32: the logarithm of what a position weighs, up to a constant."""
-        if self.kind in ("statistics", "attention"):
-            return self.score(torch.tanh(self.query(states))).float()
-        later = mask.cumsum(dim=1) > 1 if self.kind == "first" else torch.zeros_like(mask)
-        return later * torch.finfo(torch.float32).min
 
 
 class MerhanLayerMixing(nn.Module):
@@ -380,7 +345,8 @@ class MerhanLayerMixing(nn.Module):
 class MerhanFusion(nn.Module):
     """What all fusions share: one width, a learned token in place of a missing modality, attention that is recorded.
 
-    A fusion is a subclass with `fuse` and a line in `FUSIONS`. Raw parameters of its own start as small noise.
+    A fusion is a subclass with `fuse` and a line in `FUSIONS`; what else it has, it makes in `extend`. Raw parameters
+    of its own start as small noise.
     """
 
     # Part -> what makes it of the config: each modality has its own, as `audio_<part>`. And what makes cross attention.
@@ -392,21 +358,27 @@ class MerhanFusion(nn.Module):
         self.config = config
         # CODEPATH: a single-modality checkpoint has neither the other modality's modules nor cross attention.
         for name in config.modalities:
-            width = _output_width(getattr(config, f"{name}_config"))
+            source = getattr(config, f"{name}_config")
+            # CODEPATH: a wav2vec2 with an adapter on top (facebook/wav2vec2-xls-r-300m-en-to-15) has another width.
+            width = source.output_hidden_size if getattr(source, "add_adapter", False) else source.hidden_size
             setattr(self, f"{name}_projection", nn.Linear(width, config.hidden_size))
             setattr(self, f"missing_{name}", nn.Parameter(torch.empty(config.hidden_size)))
             for part, make in self.own.items():
                 setattr(self, f"{name}_{part}", make(config))
         if self.crossing and len(config.modalities) == 2:  # CODEPATH: as above
             self.audio_to_text, self.text_to_audio = self.crossing(config), self.crossing(config)
+        self.extend(config)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def extend(self, config: MerhanConfig):
+        """Modules and parameters of this fusion alone."""
 
     def forward(self, inputs: Modalities, maps: Maps = None) -> Tensor:
         """Backbone outputs (an absent key: every row lacks that modality) -> `(batch, hidden)`; `maps` is filled."""
-        return self.fuse({name: self._project(name, inputs) for name in self.config.modalities}, maps)
+        return self.norm(self.fuse({name: self._project(name, inputs) for name in self.config.modalities}, maps))
 
     def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
         """All of the model's modalities, at one width, each with a real position in every row -> `(batch, hidden)`."""
-        raise NotImplementedError
 
     def attend(self, maps: Maps, name: str, block: nn.Module, query: Modality, key: Modality) -> Modality:
         """`query` over `key`; the weights go into `maps` under a name."""
@@ -465,9 +437,10 @@ class MerhanHybridFusion(MerhanFusion):
         self.own = {"local": MerhanBlock, **self.own} if "local" in self.parts else self.own
         self.crossing = MerhanBlock if "cross" in self.parts else None
         super().__init__(config)
+
+    def extend(self, config: MerhanConfig):
         if "global" in self.parts:
             self.global_attention = MerhanBlock(config)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
         for name, one in inputs.items() if "local" in self.parts else ():
@@ -478,23 +451,21 @@ class MerhanHybridFusion(MerhanFusion):
             both = self.attend(maps, "global", self.global_attention, both, both)
             parts = both.states.split([modality.mask.shape[1] for modality in inputs.values()], dim=1)
             inputs = {name: one._replace(states=part) for (name, one), part in zip(inputs.items(), parts, strict=True)}
-        return self.norm(sum(self.pool(inputs)))
+        return sum(self.pool(inputs))
 
 
 class MerhanConcatFusion(MerhanFusion):
     """Early fusion: pooled modalities side by side, through an MLP. union-point/emotion_detection, `early_fusion`."""
 
-    def __init__(self, config: MerhanConfig):
-        super().__init__(config)
+    def extend(self, config: MerhanConfig):
         self.intermediate = nn.Linear(len(config.modalities) * config.hidden_size, config.intermediate_size)
         self.activation = ACT2FN[config.hidden_act]
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.output = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
         hidden = self.activation(self.intermediate(torch.cat(self.pool(inputs), dim=-1)))
-        return self.norm(self.output(self.dropout(hidden)))
+        return self.output(self.dropout(hidden))
 
 
 class MerhanCrossFusion(MerhanConcatFusion):
@@ -530,8 +501,8 @@ class MerhanAttentionPoolingFusion(MerhanConcatFusion):
 
     own = {"reader": MerhanBlock}
 
-    def __init__(self, config: MerhanConfig):
-        super().__init__(config)
+    def extend(self, config: MerhanConfig):
+        super().extend(config)
         self.queries = nn.Parameter(torch.empty(len(config.modalities), config.hidden_size))
 
     def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
@@ -548,15 +519,13 @@ class MerhanGatedFusion(MerhanFusion):
     """A gate per feature and modality, read from the utterance's statistics, without context. SMIL-SPCRAS/MER (with
     `pooling: mean_std`); Arevalo et al. 2017, arXiv 1702.01992, whose sigmoid is a softmax over two."""
 
-    def __init__(self, config: MerhanConfig):
-        super().__init__(config)
+    def extend(self, config: MerhanConfig):
         self.gate = nn.Linear(*[len(config.modalities) * config.hidden_size] * 2)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
         pooled = torch.stack(self.pool(inputs), dim=1)
         gates = self.gate(pooled.flatten(1)).view_as(pooled).softmax(dim=1)
-        return self.norm((gates * torch.tanh(pooled)).sum(dim=1))
+        return (gates * torch.tanh(pooled)).sum(dim=1)
 
 
 class MerhanAdaptiveFusion(MerhanFusion):
@@ -564,10 +533,6 @@ class MerhanAdaptiveFusion(MerhanFusion):
     Both are learned, the latter from `modality_dropout`. wasef-c/Emotion2VecBert, there a switch between branches."""
 
     own = MerhanFusion.own | {"reliability": lambda config: nn.Linear(config.hidden_size + 1, 1)}
-
-    def __init__(self, config: MerhanConfig):
-        super().__init__(config)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
         pooled, scores = self.pool(inputs), []
@@ -577,7 +542,7 @@ class MerhanAdaptiveFusion(MerhanFusion):
         weights = torch.stack(scores, dim=1).softmax(dim=1)
         if maps is not None:
             maps["modalities"] = weights.mT[:, None]
-        return self.norm((weights * torch.stack(pooled, dim=1)).sum(dim=1))
+        return (weights * torch.stack(pooled, dim=1)).sum(dim=1)
 
 
 class MerhanMemoCMTFusion(MerhanFusion):
@@ -587,13 +552,11 @@ class MerhanMemoCMTFusion(MerhanFusion):
     own = {}
     crossing = MerhanBlock
 
-    def __init__(self, config: MerhanConfig):
-        super().__init__(config)
+    def extend(self, config: MerhanConfig):
         self.pooling = MerhanPooling(config)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
-        return self.norm(self.pooling(_joined(*self.cross(inputs, maps).values())))
+        return self.pooling(_joined(*self.cross(inputs, maps).values()))
 
 
 class MerhanModalityTokensFusion(MerhanFusion):
@@ -602,18 +565,16 @@ class MerhanModalityTokensFusion(MerhanFusion):
 
     own = {}
 
-    def __init__(self, config: MerhanConfig):
-        super().__init__(config)
+    def extend(self, config: MerhanConfig):
         self.tokens = nn.Parameter(torch.empty(len(config.modalities), config.hidden_size))
         self.layers = nn.ModuleList(MerhanBlock(config) for _ in range(2))
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
         marked = [x._replace(states=x.states + token) for token, x in zip(self.tokens, inputs.values(), strict=True)]
         both = _joined(_learned(self.tokens, marked[0]), *marked)
         for number, layer in enumerate(self.layers):
             both = self.attend(maps, f"joint_{number}", layer, both, both)
-        return self.norm(both.states[:, : len(inputs)].mean(dim=1))
+        return both.states[:, : len(inputs)].mean(dim=1)
 
 
 FUSIONS = {
@@ -629,16 +590,6 @@ FUSIONS = {
 }
 POOLINGS = ("statistics", "mean", "mean_std", "attention", "first", "min", "max")
 CHOICES = {"fusion": FUSIONS, "fusion_parts": ("local", "cross", "global"), "pooling": POOLINGS}
-
-
-def _output_width(config: PreTrainedConfig) -> int:
-    # CODEPATH: a wav2vec2 with an adapter on top (facebook/wav2vec2-xls-r-300m-en-to-15) ends in another width.
-    if getattr(config, "add_adapter", False):
-        return config.output_hidden_size
-    return config.hidden_size
-
-
-# --- models -----------------------------------------------------------------------------------------------------------
 
 
 class MerhanAudioModel(PreTrainedModel):
@@ -811,19 +762,11 @@ class MerhanPreTrainedModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """Also names every auto class and the pipeline that can load the folder (hf_v5 C2, C10)."""
-        classifier = "modeling_merhan.MerhanForSequenceClassification"
-        self.config.auto_map = {
-            "AutoConfig": "modeling_merhan.MerhanConfig",
-            "AutoModel": "modeling_merhan.MerhanModel",
-            "AutoModelForAudioClassification": classifier,
-            "AutoModelForSequenceClassification": classifier,
-        }
-        self.config.custom_pipelines = {
-            "emotion-recognition": {
-                "impl": "processing_merhan.EmotionRecognitionPipeline",
-                "pt": ["AutoModelForSequenceClassification"],
-            }
-        }
+        names = {"AutoConfig": "MerhanConfig", "AutoModel": "MerhanModel"}
+        names |= dict.fromkeys(("AutoModelForAudioClassification", _CLASSIFIER), "MerhanForSequenceClassification")
+        self.config.auto_map = {auto: f"modeling_merhan.{name}" for auto, name in names.items()}
+        pipeline = {"impl": "processing_merhan.EmotionRecognitionPipeline", "pt": [_CLASSIFIER]}
+        self.config.custom_pipelines = {"emotion-recognition": pipeline}
         super().save_pretrained(save_directory, *args, **kwargs)
 
     @classmethod
@@ -838,16 +781,15 @@ class MerhanPreTrainedModel(PreTrainedModel):
         """Build a model over pretrained backbones; fusion and head start at random.
 
         Args:
-            audio: Hub id or local folder of a speech checkpoint; a checkpoint with a head (`Wav2Vec2ForCTC`) serves
-                too, its head is left behind, and so does a MER-HAN checkpoint, for its speech backbone. A config
-                instead gives a backbone at random, as [`MerhanAudioConfig`]. `None` gives a model of words alone.
+            audio: Hub id or local folder of a speech checkpoint; one with a head (`Wav2Vec2ForCTC`) serves too, without
+                it, and so does a MER-HAN checkpoint, for its speech backbone. A config gives a backbone at random.
+                `None` gives a model of words alone.
             text: the same for words.
             audio_config, text_config: fields of the backbone's own config to change.
             config_fields: any field of [`MerhanConfig`], `id2label` for one.
 
         Raises:
-            ValueError: when backbone weights are missing from the checkpoint, or the checkpoint has backbone weights
-                that the backbone has no place for, or a config field does not exist; names them.
+            ValueError: names backbone weights that are missing or have no place, or a config field that is none.
         """
         # A config takes any field without a word, to read what other versions wrote; here a typo would cost a training.
         if unknown := set(config_fields) - {field.name for field in fields(MerhanConfig)} - {"num_labels"}:
@@ -864,11 +806,8 @@ class MerhanPreTrainedModel(PreTrainedModel):
 
 
 class MerhanModel(MerhanPreTrainedModel):
-    """Two backbones and their fusion, without a head.
-
-    Backbones given to `__init__` are used as they are; otherwise they are built from their configs, at random, for
-    `from_pretrained` to fill.
-    """
+    """Two backbones and their fusion, without a head. Backbones given to `__init__` are used as they are; otherwise
+    they are built from their configs, at random, for `from_pretrained` to fill."""
 
     def __init__(self, config: MerhanConfig, audio_backbone: Backbone = None, text_backbone: Backbone = None):
         super().__init__(config)
@@ -884,10 +823,8 @@ class MerhanModel(MerhanPreTrainedModel):
         self.post_init()
 
     def train(self, mode: bool = True) -> "MerhanModel":
-        """As usual, but a backbone without one trainable parameter stays in eval mode.
-
-        Frozen is not enough: dropout, LayerDrop and SpecAugment would go on changing what the head learns from.
-        """
+        """As usual, but a backbone without one trainable parameter stays in eval mode: frozen is not enough, dropout,
+        LayerDrop and SpecAugment would go on changing what the head learns from."""
         super().train(mode)
         for backbone in (self.audio_backbone, self.text_backbone):
             if backbone is not None and not any(p.requires_grad for p in backbone.parameters()):
@@ -908,28 +845,19 @@ class MerhanModel(MerhanPreTrainedModel):
     ) -> MerhanModelOutput:
         """Every tensor is optional, at least one modality is needed. Masks: 1 = real; a row of zeros = this row lacks
         the modality. Without a mask everything is real."""
-        raw = {"audio": (input_values, audio_attention_mask), "text": (input_ids, attention_mask)}
-        features = {"audio": (audio_features, audio_features_mask), "text": (text_features, text_features_mask)}
-        names = [name for name in raw if raw[name][0] is not None or features[name][0] is not None]
-        if not names or set(names) - set(self.config.modalities):
-            what = " and ".join(sorted(set(names) - set(self.config.modalities))) or "neither audio nor text"
-            raise ValueError(f"This model reads {' and '.join(self.config.modalities)}, but was given {what}.")
-        given = {name: self._given(name, features[name], raw[name]) for name in names}
+        audio = self._given("audio", input_values, audio_attention_mask, audio_features, audio_features_mask)
+        text = self._given("text", input_ids, attention_mask, text_features, text_features_mask)
+        given = {name: one for name, one in (("audio", audio), ("text", text)) if one is not None}
+        if not given:
+            raise ValueError(f"This model reads {' and '.join(self.config.modalities)}, but was given neither.")
         # CODEPATH: modality dropout is the recipe's choice; a released checkpoint is not in training mode.
         if self.training and self.config.modality_dropout > 0 and len(given) == 2:
             given = self._drop_modalities(**given)
         maps = {} if output_attentions else None
         return MerhanModelOutput(pooler_output=self.fusion(given, maps), attentions=maps)
 
-    def encode_audio(self, input_values: Tensor, mask: Tensor | None = None) -> Modality:
-        """`(batch, samples)` -> what the audio backbone makes of it, and which frames are real."""
-        return self._encode("audio", input_values, mask)
-
-    def encode_text(self, input_ids: Tensor, mask: Tensor | None = None) -> Modality:
-        """`(batch, tokens)` -> what the text backbone makes of it, and which tokens are real."""
-        return self._encode("text", input_ids, mask)
-
-    def _encode(self, name: str, values: Tensor, mask: Tensor | None) -> Modality:
+    def encode(self, name: str, values: Tensor, mask: Tensor | None = None) -> Modality:
+        """`(batch, samples)` or `(batch, tokens)` -> what the backbone makes of it, and which positions are real."""
         backbone, mixing = getattr(self, f"{name}_backbone"), getattr(self, f"{name}_mixing", None)
         mask = torch.ones_like(values, dtype=torch.long) if mask is None else mask
         # The backbone never sees a fully masked row; the fusion replaces what it makes of it.
@@ -951,22 +879,25 @@ class MerhanModel(MerhanPreTrainedModel):
         share = self.config.modality_dropout / 2
         draw = torch.rand(audio.mask.shape[0], 1, device=audio.mask.device)
         has_both = audio.mask.any(dim=1, keepdim=True) & text.mask.any(dim=1, keepdim=True)
-        return {
-            "audio": Modality(audio.states, audio.mask & ~(has_both & (draw < share))),
-            "text": Modality(text.states, text.mask & ~(has_both & (draw >= 1 - share))),
-        }
+        audio_mask, text_mask = audio.mask & ~(has_both & (draw < share)), text.mask & ~(has_both & (draw >= 1 - share))
+        return {"audio": audio._replace(mask=audio_mask), "text": text._replace(mask=text_mask)}
 
-    def _given(self, name: str, given: tuple[Tensor | None, Tensor | None], raw: tuple) -> Modality:
+    def _given(
+        self, name: str, raw: Tensor | None, mask: Tensor | None, features: Tensor | None, features_mask: Tensor | None
+    ) -> Modality | None:
         """Features as they came, with everything real where no mask says otherwise; else the backbone's own."""
-        features, mask = given
+        if raw is None and features is None:
+            return None
+        if name not in self.config.modalities:
+            raise ValueError(f"This model reads {' and '.join(self.config.modalities)}, but was given {name}.")
         if features is None and getattr(self, f"{name}_backbone") is None:
             raise ValueError(f"This model has no {name} backbone; give {name}_features as it was trained on.")
         if features is None:
-            return self._encode(name, *raw)
+            return self.encode(name, raw, mask)
         if hasattr(self, f"{name}_mixing"):
             raise ValueError(f"layer_mixing reads all layers of the {name} backbone, {name}_features are its last.")
-        mask = torch.ones(features.shape[:2], device=features.device) if mask is None else mask
-        return Modality(features, mask.bool())
+        real = torch.ones(features.shape[:2], device=features.device) if features_mask is None else features_mask
+        return Modality(features, real.bool())
 
 
 class MerhanForSequenceClassification(MerhanPreTrainedModel):
@@ -999,9 +930,9 @@ class MerhanForSequenceClassification(MerhanPreTrainedModel):
         output_attentions: bool = False,
     ) -> MerhanSequenceClassifierOutput:
         """Inputs as in [`MerhanModel.forward`]."""
-        audio = (input_values, audio_attention_mask), (audio_features, audio_features_mask)
-        text = (input_ids, attention_mask), (text_features, text_features_mask)
-        outputs = self.merhan(*audio[0], *text[0], *audio[1], *text[1], output_attentions)
+        audio, text = (audio_features, audio_features_mask), (text_features, text_features_mask)
+        raw = input_values, audio_attention_mask, input_ids, attention_mask
+        outputs = self.merhan(*raw, *audio, *text, output_attentions)
         pooled = self.dropout(outputs.pooler_output)
         logits, dimensions = self.classifier(pooled), self.regressor(pooled) if self.regressor else None
         loss = None if labels is None else emotion_loss(logits, labels, self.config)
@@ -1011,14 +942,10 @@ class MerhanForSequenceClassification(MerhanPreTrainedModel):
 
 
 def emotion_loss(logits: Tensor, labels: Tensor, config: MerhanConfig) -> Tensor:
-    """Cross-entropy with optional label smoothing, class weights and focal factor, as the plain mean over rows.
+    """Cross-entropy of `(batch, num_labels)` with class ids `(batch,)` or distributions `(batch, num_labels)`.
 
-    A plain mean, also with class weights (PyTorch would divide by the weights of the batch at hand): so the gradient
-    does not depend on how a batch is cut into accumulation steps or processes.
-
-    Args:
-        logits: `(batch, num_labels)`.
-        labels: class ids `(batch,)` or distributions `(batch, num_labels)`.
+    The plain mean over rows, also with class weights (PyTorch would divide by the weights of the batch at hand): so the
+    gradient does not depend on how a batch is cut into accumulation steps or processes.
     """
     log_probabilities = logits.float().log_softmax(dim=-1)
     if labels.dim() == 1:
@@ -1034,14 +961,12 @@ def emotion_loss(logits: Tensor, labels: Tensor, config: MerhanConfig) -> Tensor
 
 
 def concordance_loss(predictions: Tensor, targets: Tensor) -> Tensor:
-    """Mean of 1 - CCC over the dimensions of which the batch has two annotated rows or more, 0 without any (Lin 1989).
+    """Mean of 1 - CCC (Lin 1989) of `(batch, dimensions)` over the dimensions of which two rows or more are annotated
+    (NaN = not), 0 without any.
 
     Agreement is of a batch, not of a row: unlike the labels' loss, the mean over accumulation steps or processes is not
     that of the whole batch. It is accepted, because only agreement over rows tells scale and offset from error, and it
     is what is reported; a larger `per_device_train_batch_size` brings both nearer.
-
-    Args:
-        predictions, targets: `(batch, dimensions)`; NaN among the targets = not annotated.
     """
     known = ~targets.isnan()
     count = known.sum(dim=0).clamp(min=1)
@@ -1051,9 +976,6 @@ def concordance_loss(predictions: Tensor, targets: Tensor) -> Tensor:
     agreement = 2 * (x * y).sum(dim=0) / ((x**2 + y**2).sum(dim=0) + count * gap**2 + 1e-8)
     usable = known.sum(dim=0) > 1
     return ((1 - agreement) * usable).sum() / usable.sum().clamp(min=1)
-
-
-# --- backbones --------------------------------------------------------------------------------------------------------
 
 
 def _backbone_options(config: PreTrainedConfig) -> dict:
@@ -1088,35 +1010,20 @@ def _load_backbone(name: str | PreTrainedConfig | None, changes: dict | None, mo
         name, config=config, dtype=torch.float32, output_loading_info=True, **_backbone_options(config)
     )
     missing = [key for key in info["missing_keys"] if not key.endswith(_HARMLESS_MISSING)]
-    _raise_on_keys(name, "lacks these backbone weights, which would stay random", missing)
-    _raise_on_keys(name, "has backbone weights without a place in it", _backbone_keys(model, info["unexpected_keys"]))
-    return model
-
-
-def _backbone_keys(model: PreTrainedModel, unexpected: Sequence[str]) -> list[str]:
-    """Those of a checkpoint's unused keys that belong to the backbone, not to a head on top of it."""
+    # Of the keys without a place, those of a head on top of the backbone are no loss.
     own = {name for name, _ in model.named_children()} | {model.base_model_prefix}
-    return [key for key in unexpected if key.split(".")[0] in own and not key.endswith(_HARMLESS_UNEXPECTED)]
-
-
-def _raise_on_keys(name: str, problem: str, keys: Sequence[str]):
-    if keys:
-        listed = ", ".join(sorted(keys)[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
-        raise ValueError(
-            f"Checkpoint {name!r} {problem}: {listed}. Check that config.json and the weights belong together."
-        )
+    unexpected = [key for key in info["unexpected_keys"] if key.split(".")[0] in own]
+    unexpected = [key for key in unexpected if not key.endswith(_HARMLESS_UNEXPECTED)]
+    if keys := sorted(missing or unexpected):
+        what = "lacks weights, which would stay random" if missing else "has weights without a place in the backbone"
+        listed = ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
+        raise ValueError(f"Checkpoint {name!r} {what}: {listed}. Check that config.json and weights belong together.")
+    return model
 
 
 MerhanConfig.register_for_auto_class()
 MerhanModel.register_for_auto_class("AutoModel")
 MerhanForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
 
-__all__ = [
-    "MerhanAudioConfig",
-    "MerhanAudioModel",
-    "MerhanConfig",
-    "MerhanFeaturesConfig",
-    "MerhanForSequenceClassification",
-    "MerhanModel",
-    "MerhanPreTrainedModel",
-]
+__all__ = ["MerhanAudioConfig", "MerhanAudioModel", "MerhanConfig", "MerhanFeaturesConfig", "MerhanModel"]
+__all__ += ["MerhanForSequenceClassification", "MerhanPreTrainedModel"]

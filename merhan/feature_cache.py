@@ -75,9 +75,8 @@ def _compute(model: MerhanModel, dataset: EmotionDataset, modality: str, row: in
     """`(length, width)` float16 of one utterance."""
     audio, text = ([dataset.waveform(row)], [None]) if modality == "audio" else ([None], [dataset.tokens[row]])
     values, mask = list(dataset.processor.pad(audio, text).to(device).values())
-    encode = model.encode_audio if modality == "audio" else model.encode_text
     with torch.no_grad():
-        states = encode(values, mask).states[0].half().cpu().numpy()
+        states = model.encode(modality, values, mask).states[0].half().cpu().numpy()
     if not np.isfinite(states).all():
         raise InputError(
             f"{dataset.rows['utterance_id'].iloc[row]!r}: its {modality} features do not fit into half precision; set "

@@ -164,7 +164,7 @@ def test_what_stands_in_the_padding_does_not_matter(variant, make_model, batch):
     model = make_model("layer", **variant)
     before = logits_of(model, batch)
     batch["input_ids"] = torch.where(batch["attention_mask"].bool(), batch["input_ids"], 17)
-    features = model.merhan.encode_audio(batch["input_values"], batch["audio_attention_mask"])
+    features = model.merhan.encode("audio", batch["input_values"], batch["audio_attention_mask"])
     noisy = torch.where(features.mask[..., None], features.states, 1e3)
     given = {"audio_features": noisy, "audio_features_mask": features.mask}
     texts = {name: batch[name] for name in ("input_ids", "attention_mask")}
@@ -325,8 +325,8 @@ def test_layer_mixing_begins_as_the_mean_and_can_choose_a_layer(make_model, batc
         "audio_mixing",
         "text_mixing",
     }
-    encoded = {"audio": model.merhan.encode_audio(batch["input_values"][:2]).states}
-    encoded["text"] = model.merhan.encode_text(batch["input_ids"][:2]).states
+    encoded = {"audio": model.merhan.encode("audio", batch["input_values"][:2]).states}
+    encoded["text"] = model.merhan.encode("text", batch["input_ids"][:2]).states
     for name, values in (("audio", batch["input_values"][:2]), ("text", batch["input_ids"][:2])):
         backbone, mixing = getattr(model.merhan, f"{name}_backbone"), getattr(model.merhan, f"{name}_mixing")
         mask = torch.ones_like(values, dtype=torch.long)
@@ -335,8 +335,9 @@ def test_layer_mixing_begins_as_the_mean_and_can_choose_a_layer(make_model, batc
         torch.testing.assert_close(encoded[name], torch.stack(layers.hidden_states).mean(dim=0), **TOLERANCE)
         with torch.no_grad():
             mixing.scores[2] = 50.0
-        encode = model.merhan.encode_audio if name == "audio" else model.merhan.encode_text
-        torch.testing.assert_close(encode(values, mask).states, layers.last_hidden_state, **TOLERANCE)
+        torch.testing.assert_close(
+            model.merhan.encode(name, values, mask).states, layers.last_hidden_state, **TOLERANCE
+        )
 
 
 def test_layer_mixing_refuses_features_of_the_last_layer(make_model, batch):
@@ -366,8 +367,8 @@ def test_half_precision_weights(kind, dtype, make_model, batch):
 def test_cached_features_equal_raw_input(make_model, batch):
     model = make_model("layer")
     with torch.no_grad():
-        audio = model.merhan.encode_audio(batch["input_values"], batch["audio_attention_mask"])
-        text = model.merhan.encode_text(batch["input_ids"], batch["attention_mask"])
+        audio = model.merhan.encode("audio", batch["input_values"], batch["audio_attention_mask"])
+        text = model.merhan.encode("text", batch["input_ids"], batch["attention_mask"])
     features = {
         "audio_features": audio.states,
         "audio_features_mask": audio.mask,
@@ -400,8 +401,8 @@ def test_frozen_backbones_stay_in_eval_mode(make_model):
 
 def test_modality_dropout_takes_at_most_one(make_model, batch):
     model = make_model("layer", modality_dropout=0.5).train()
-    audio = model.merhan.encode_audio(batch["input_values"], batch["audio_attention_mask"])
-    text = model.merhan.encode_text(batch["input_ids"], batch["attention_mask"])
+    audio = model.merhan.encode("audio", batch["input_values"], batch["audio_attention_mask"])
+    text = model.merhan.encode("text", batch["input_ids"], batch["attention_mask"])
     torch.manual_seed(0)
     lost = torch.zeros(2, 3)
     for _ in range(400):
