@@ -16,14 +16,11 @@
     input_values (batch, samples)                input_ids (batch, tokens)
           |  audio backbone                            |  text backbone
     (batch, frames, audio_width) + mask          (batch, tokens, text_width) + mask
-          |  project                                   |  project
-          |  local attention                           |  local attention
+          |  project, local attention                  |  project, local attention
           |  cross attention  <---- each queries ----> |  cross attention
           +------------ global attention --------------+      over frames and tokens together
           |  pool over time                            |  pool over time
-          +---------------- sum, norm -----------------+
-                              |
-                   logits (batch, num_labels)
+          +-- sum, norm -> logits (batch, num_labels) -+
 
 A tensor and its mask travel together from backbone to pooling, so padding never reaches a result. A row without audio
 or without words gets one learned token in its place. After Zhang et al. 2023, "Multimodal emotion recognition based on
@@ -34,7 +31,7 @@ This file is copied beside every checkpoint and loads alone: it imports nothing 
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple
 
@@ -50,13 +47,6 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput
-
-
-# Old checkpoints carry or lack these, and nothing is lost: position ids are recomputed, and the SpecAugment vector is
-# read in training only (facebook/wav2vec2-base-960h lacks it).
-_HARMLESS_UNEXPECTED = ("position_ids",)
-_HARMLESS_MISSING = ("masked_spec_embed",)
-_CLASSIFIER = "AutoModelForSequenceClassification"
 
 
 @strict
@@ -137,7 +127,7 @@ class MerhanConfig(PreTrainedConfig):
 
     model_type = "merhan"
     sub_configs = {"audio_config": AutoConfig, "text_config": AutoConfig}
-    # Trainer.predict must return the logits alone.
+    # Trainer.predict must return the logits alone, or logits and dimensions.
     keys_to_ignore_at_inference = ["pooler_output", "attentions"]
 
     # Backbones; None gives a model of the other modality alone. Speech: the wav2vec2 family (wav2vec2, HuBERT, WavLM,
@@ -155,8 +145,7 @@ class MerhanConfig(PreTrainedConfig):
     hidden_dropout: float | int = 0.1
     attention_dropout: float | int = 0.1
     classifier_dropout: float | int = 0.1
-    # In training, the share of the rows with both modalities that lose one, either with equal chance. It is what makes
-    # one model serve speech alone, words alone and both.
+    # In training, the share of the rows with both modalities that lose one, so that one model serves either and both.
     modality_dropout: float | int = 0.0
     layer_norm_eps: float | int = 1e-5
     initializer_range: float | int = 0.02
@@ -203,12 +192,9 @@ Maps = dict[str, Tensor] | None  # attention weights by name, None where nobody 
 
 @dataclass
 class MerhanModelOutput(ModelOutput):
-    """What [`MerhanModel`] gives.
-
-    Attention weights come by name with `output_attentions=True`, each `(batch, heads, queries, keys)` after softmax. Of
-    the hybrid: `audio_local`, `text_local`, `audio_to_text` (frames query tokens), `text_to_audio` (tokens query
-    frames), `global` (frames, then tokens). Padding gets weight 0 as a key; what it attends to itself means nothing.
-    """
+    """What [`MerhanModel`] gives. With `output_attentions=True`, attention weights by name, each `(batch, heads,
+    queries, keys)` after softmax, 0 on padded keys; what a padded query attends to means nothing. Of the hybrid:
+    `audio_local`, `text_local`, `audio_to_text` (frames query tokens), `text_to_audio`, `global` (frames, tokens)."""
 
     pooler_output: torch.FloatTensor | None = None  # (batch, hidden_size), the fused utterance
     attentions: dict[str, torch.FloatTensor] | None = None
@@ -328,25 +314,15 @@ class MerhanPooling(nn.Module):
         return self.dense(pooled.to(self.dense.weight.dtype))
 
 
-class MerhanLayerMixing(nn.Module):
-    """Softmax-weighted sum of what enters a backbone's layers and leaves the last (SUPERB, arXiv 2105.01051)."""
-
-    def __init__(self, config: PreTrainedConfig):
-        super().__init__()
-        self.scores = nn.Parameter(torch.empty(config.num_hidden_layers + 1))
-
-    def forward(self, layers: Sequence[Tensor]) -> Tensor:
-        return torch.stack(list(layers), dim=-1) @ self.scores.softmax(dim=0)
-
-
 # --- fusions ----------------------------------------------------------------------------------------------------------
 
 
 class MerhanFusion(nn.Module):
     """What all fusions share: one width, a learned token in place of a missing modality, attention that is recorded.
 
-    A fusion is a subclass with `fuse` and a line in `FUSIONS`; what else it has, it makes in `extend`. Raw parameters
-    of its own start as small noise.
+    A fusion is a subclass with a line in `FUSIONS` and `fuse`: all of the model's modalities at one width, each with a
+    real position in every row -> `(batch, hidden)`. What else it has, it makes in `extend`; raw parameters of its own
+    start as small noise.
     """
 
     # Part -> what makes it of the config: each modality has its own, as `audio_<part>`. And what makes cross attention.
@@ -376,9 +352,6 @@ class MerhanFusion(nn.Module):
     def forward(self, inputs: Modalities, maps: Maps = None) -> Tensor:
         """Backbone outputs (an absent key: every row lacks that modality) -> `(batch, hidden)`; `maps` is filled."""
         return self.norm(self.fuse({name: self._project(name, inputs) for name in self.config.modalities}, maps))
-
-    def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
-        """All of the model's modalities, at one width, each with a real position in every row -> `(batch, hidden)`."""
 
     def attend(self, maps: Maps, name: str, block: nn.Module, query: Modality, key: Modality) -> Modality:
         """`query` over `key`; the weights go into `maps` under a name."""
@@ -479,9 +452,8 @@ class MerhanCrossFusion(MerhanConcatFusion):
 
 
 class MerhanFineGrainedFusion(MerhanConcatFusion):
-    """Each frame x compared with the words y that attention aligns with it, each token with its frames, then as
-    `concat`. union-point/emotion_detection; alignment after Xu et al. 2019, arXiv 1909.05645, `[x, y, x - y, x y]`
-    after ESIM, arXiv 1609.06038."""
+    """Each frame x beside the words y that attention aligns with it, each token beside its frames, then as `concat`.
+    union-point/emotion_detection; Xu et al. 2019, arXiv 1909.05645; `[x, y, x - y, x y]` of ESIM, arXiv 1609.06038."""
 
     own = MerhanFusion.own | {"comparison": lambda config: nn.Linear(4 * config.hidden_size, config.hidden_size)}
     crossing = MerhanAttention
@@ -499,16 +471,12 @@ class MerhanAttentionPoolingFusion(MerhanConcatFusion):
     """A learned query reads each modality, then as `concat`; `pooling` plays no part. union-point/emotion_detection,
     there with one head and no mask; Lee et al. 2019, arXiv 1810.00825."""
 
-    own = {"reader": MerhanBlock}
-
-    def extend(self, config: MerhanConfig):
-        super().extend(config)
-        self.queries = nn.Parameter(torch.empty(len(config.modalities), config.hidden_size))
+    own = {"reader": MerhanBlock, "query": lambda config: nn.Parameter(torch.empty(1, config.hidden_size))}
 
     def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
-        for query, (name, modality) in zip(self.queries, inputs.items(), strict=True):
-            reader = getattr(self, f"{name}_reader")
-            inputs[name] = self.attend(maps, f"{name}_pooling", reader, _learned(query[None], modality), modality)
+        for name, one in inputs.items():
+            query = _learned(getattr(self, f"{name}_query"), one)
+            inputs[name] = self.attend(maps, f"{name}_pooling", getattr(self, f"{name}_reader"), query, one)
         return super().fuse(inputs, maps)
 
     def pool(self, inputs: Modalities) -> list[Tensor]:
@@ -532,17 +500,16 @@ class MerhanAdaptiveFusion(MerhanFusion):
     """Modalities weighted by how reliable each is in this utterance and by whether it is there (the map `modalities`).
     Both are learned, the latter from `modality_dropout`. wasef-c/Emotion2VecBert, there a switch between branches."""
 
-    own = MerhanFusion.own | {"reliability": lambda config: nn.Linear(config.hidden_size + 1, 1)}
+    def extend(self, config: MerhanConfig):
+        self.reliability = nn.Linear(config.hidden_size + 1, 1)
 
     def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
-        pooled, scores = self.pool(inputs), []
-        for (name, modality), vector in zip(inputs.items(), pooled, strict=True):
-            seen = torch.cat([vector, modality.present.to(vector.dtype)], dim=-1)
-            scores.append(getattr(self, f"{name}_reliability")(seen))
-        weights = torch.stack(scores, dim=1).softmax(dim=1)
+        pooled = torch.stack(self.pool(inputs), dim=1)
+        present = torch.stack([one.present for one in inputs.values()], dim=1).to(pooled.dtype)
+        weights = self.reliability(torch.cat([pooled, present], dim=-1)).softmax(dim=1)
         if maps is not None:
             maps["modalities"] = weights.mT[:, None]
-        return (weights * torch.stack(pooled, dim=1)).sum(dim=1)
+        return (weights * pooled).sum(dim=1)
 
 
 class MerhanMemoCMTFusion(MerhanFusion):
@@ -757,15 +724,17 @@ class MerhanPreTrainedModel(PreTrainedModel):
         if isinstance(module, MerhanFusion):
             for token in module.parameters(recurse=False):
                 init.normal_(token, std=self.config.initializer_range)
-        elif isinstance(module, MerhanLayerMixing):
-            init.zeros_(module.scores)
+        elif isinstance(module, MerhanModel):
+            for mixing in module.parameters(recurse=False):
+                init.zeros_(mixing)
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """Also names every auto class and the pipeline that can load the folder (hf_v5 C2, C10)."""
+        classifier = "AutoModelForSequenceClassification"
         names = {"AutoConfig": "MerhanConfig", "AutoModel": "MerhanModel"}
-        names |= dict.fromkeys(("AutoModelForAudioClassification", _CLASSIFIER), "MerhanForSequenceClassification")
+        names |= dict.fromkeys(("AutoModelForAudioClassification", classifier), "MerhanForSequenceClassification")
         self.config.auto_map = {auto: f"modeling_merhan.{name}" for auto, name in names.items()}
-        pipeline = {"impl": "processing_merhan.EmotionRecognitionPipeline", "pt": [_CLASSIFIER]}
+        pipeline = {"impl": "processing_merhan.EmotionRecognitionPipeline", "pt": [classifier]}
         self.config.custom_pipelines = {"emotion-recognition": pipeline}
         super().save_pretrained(save_directory, *args, **kwargs)
 
@@ -795,10 +764,8 @@ class MerhanPreTrainedModel(PreTrainedModel):
         if unknown := set(config_fields) - {field.name for field in fields(MerhanConfig)} - {"num_labels"}:
             raise ValueError(f"MerhanConfig has no field {', '.join(sorted(unknown))}.")
         backbones = _load_backbone(audio, audio_config, "audio"), _load_backbone(text, text_config, "text")
-        audio_config, text_config = (
-            getattr(one, "config", source) for one, source in zip(backbones, (audio, text), strict=True)
-        )
-        model = cls(MerhanConfig(audio_config=audio_config, text_config=text_config, **config_fields), *backbones)
+        configs = [getattr(one, "config", source) for one, source in zip(backbones, (audio, text), strict=True)]
+        model = cls(MerhanConfig(audio_config=configs[0], text_config=configs[1], **config_fields), *backbones)
         # A config that takes in another one erases its attention implementation; without one, backbones that are built
         # already would attend to padding without a word.
         model.set_attn_implementation(model.config._attn_implementation)
@@ -815,10 +782,11 @@ class MerhanModel(MerhanPreTrainedModel):
             raise ValueError("MerhanConfig needs audio_config, text_config or both; it has neither.")
         self.audio_backbone = audio_backbone or _build_backbone(config.audio_config)
         self.text_backbone = text_backbone or _build_backbone(config.text_config)
-        # CODEPATH: layer mixing is the recipe's choice; without it there is nothing to mix with.
+        # CODEPATH: layer mixing is the recipe's choice. A softmax of these weighs what enters a backbone's layers and
+        # what leaves the last one (SUPERB, Yang et al. 2021, arXiv 2105.01051).
         for name in config.modalities if config.layer_mixing else ():
             if backbone := getattr(self, f"{name}_backbone"):
-                setattr(self, f"{name}_mixing", MerhanLayerMixing(backbone.config))
+                setattr(self, f"{name}_mixing", nn.Parameter(torch.empty(backbone.config.num_hidden_layers + 1)))
         self.fusion = FUSIONS[config.fusion](config)
         self.post_init()
 
@@ -866,10 +834,10 @@ class MerhanModel(MerhanPreTrainedModel):
         # Under bf16 or fp16 weights, sound comes in their precision; the light backbone makes its spectrum before.
         if name == "audio" and not isinstance(backbone, MerhanAudioModel):
             values = values.to(backbone.dtype)
-        outputs = backbone(values, attention_mask=seen, output_hidden_states=bool(mixing))
+        outputs = backbone(values, attention_mask=seen, output_hidden_states=mixing is not None)
         states = outputs.last_hidden_state
-        if mixing:  # of the last layer the output: wav2vec2's hidden states do not have its final norm
-            states = mixing([*outputs.hidden_states[:-1], states])
+        if mixing is not None:  # of the last layer the output: wav2vec2's hidden states do not have its final norm
+            states = torch.stack([*outputs.hidden_states[:-1], states], dim=-1) @ mixing.softmax(dim=0)
         if name == "audio":
             seen = backbone._get_feature_vector_attention_mask(states.shape[1], seen)
         return Modality(states, seen.bool() & present)
@@ -1009,11 +977,11 @@ def _load_backbone(name: str | PreTrainedConfig | None, changes: dict | None, mo
     model, info = AutoModel.from_pretrained(
         name, config=config, dtype=torch.float32, output_loading_info=True, **_backbone_options(config)
     )
-    missing = [key for key in info["missing_keys"] if not key.endswith(_HARMLESS_MISSING)]
-    # Of the keys without a place, those of a head on top of the backbone are no loss.
+    # Nothing is lost with the SpecAugment vector, read in training only (facebook/wav2vec2-base-960h lacks it), with
+    # position ids, which are recomputed, nor with a head on top of the backbone.
+    missing = [key for key in info["missing_keys"] if not key.endswith("masked_spec_embed")]
     own = {name for name, _ in model.named_children()} | {model.base_model_prefix}
-    unexpected = [key for key in info["unexpected_keys"] if key.split(".")[0] in own]
-    unexpected = [key for key in unexpected if not key.endswith(_HARMLESS_UNEXPECTED)]
+    unexpected = [key for key in info["unexpected_keys"] if key.split(".")[0] in own and "position_ids" not in key]
     if keys := sorted(missing or unexpected):
         what = "lacks weights, which would stay random" if missing else "has weights without a place in the backbone"
         listed = ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")

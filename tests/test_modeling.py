@@ -27,7 +27,6 @@ from modeling_merhan import (
     POOLINGS,
     MerhanConfig,
     MerhanForSequenceClassification,
-    MerhanLayerMixing,
     MerhanModel,
     MerhanPooling,
     Modality,
@@ -261,11 +260,9 @@ def test_both_modalities_matter_to_every_fusion(name, make_model, batch):
 def test_adaptive_weights_read_whether_a_modality_is_there(make_model, batch):
     model = make_model("layer", fusion="adaptive")
     with torch.no_grad():
-        for name in ("audio", "text"):
-            layer = getattr(model.merhan.fusion, f"{name}_reliability")
-            layer.weight.zero_()
-            layer.bias.zero_()
-            layer.weight[0, -1] = 3.0  # what stands last is presence
+        layer = model.merhan.fusion.reliability
+        layer.weight.zero_()
+        layer.weight[0, -1] = 3.0  # what stands last is presence
         weights = model(**batch, output_attentions=True).attentions["modalities"][:, 0, 0]
     surely = torch.tensor([3.0, 0.0]).softmax(dim=0)
     torch.testing.assert_close(weights, torch.stack([torch.full((2,), 0.5), torch.full((2,), 0.5), surely.flip(0)]))
@@ -321,20 +318,18 @@ def test_pooling_is_what_its_name_says():
 
 def test_layer_mixing_begins_as_the_mean_and_can_choose_a_layer(make_model, batch):
     model = make_model("light", layer_mixing=True)
-    assert {name for name, part in model.merhan.named_children() if isinstance(part, MerhanLayerMixing)} == {
-        "audio_mixing",
-        "text_mixing",
-    }
+    own = {name for name, _ in model.merhan.named_parameters(recurse=False)}
+    assert own == {"audio_mixing", "text_mixing"}
     encoded = {"audio": model.merhan.encode("audio", batch["input_values"][:2]).states}
     encoded["text"] = model.merhan.encode("text", batch["input_ids"][:2]).states
     for name, values in (("audio", batch["input_values"][:2]), ("text", batch["input_ids"][:2])):
         backbone, mixing = getattr(model.merhan, f"{name}_backbone"), getattr(model.merhan, f"{name}_mixing")
         mask = torch.ones_like(values, dtype=torch.long)
         layers = backbone(values, attention_mask=mask, output_hidden_states=True)
-        assert len(layers.hidden_states) == len(mixing.scores) == 3
+        assert len(layers.hidden_states) == len(mixing) == 3
         torch.testing.assert_close(encoded[name], torch.stack(layers.hidden_states).mean(dim=0), **TOLERANCE)
         with torch.no_grad():
-            mixing.scores[2] = 50.0
+            mixing[2] = 50.0
         torch.testing.assert_close(
             model.merhan.encode(name, values, mask).states, layers.last_hidden_state, **TOLERANCE
         )
