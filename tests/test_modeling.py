@@ -138,6 +138,22 @@ def test_gradients_reach_every_parameter(kind, variant, make_model, batch):
     assert not unreached
 
 
+@pytest.mark.parametrize(("kind", "variant"), FUSED)
+def test_halves_of_a_batch_have_the_gradient_of_the_whole(kind, variant, make_model, batch):
+    model = make_model(kind, **variant)
+    rows, labels = torch.tensor([0, 1, 2, 1]), torch.tensor([0, 1, 2, 3])
+
+    def gradient(*parts):
+        model.zero_grad()
+        for part in parts:
+            given = {name: tensor[rows[part]] for name, tensor in batch.items()}
+            (model(**given, labels=labels[part]).loss / len(parts)).backward()
+        return torch.cat([p.grad.flatten() for p in model.merhan.fusion.parameters() if p.grad is not None])
+
+    whole = gradient(slice(0, 4))
+    assert (gradient(slice(0, 2), slice(2, 4)) - whole).norm() < 1e-4 * whole.norm()
+
+
 # --- padding, masks, attention ---
 
 
