@@ -53,6 +53,7 @@ def load_audio(
     end: float | None = None,
     min_seconds: float = 0.5,
     max_seconds: float | None = None,
+    trim_silence: float | None = None,
 ) -> np.ndarray:
     """Decode anything that holds sound into what the model reads.
 
@@ -60,6 +61,8 @@ def load_audio(
         source, start, end: as in [`decode_audio`].
         min_seconds: shorter sound gets zeros behind it (SpecAugment of wav2vec2 needs 0.2 s, its convolutions 25 ms).
         max_seconds: of longer sound the middle is kept: leading and trailing silence is the first to go.
+        trim_silence: decibels; what lies before and after the sound and is that much weaker than its loudest 10 ms is
+            cut off, but for 50 ms. `None` keeps it.
 
     Returns:
         `(samples,)` float32, mono, 16 kHz, mean removed.
@@ -70,7 +73,10 @@ def load_audio(
     waveform, rate = read_audio(source, start, end)
     if rate != SAMPLING_RATE:
         waveform = _resampler(rate)(torch.from_numpy(waveform)).numpy()
-    return _fit(waveform - waveform.mean(), min_seconds, max_seconds)
+    waveform = waveform - waveform.mean()
+    if trim_silence is not None:
+        waveform = _trim(waveform, trim_silence)
+    return _fit(waveform, min_seconds, max_seconds)
 
 
 def read_audio(
@@ -217,6 +223,15 @@ def _resampler(rate: int) -> torchaudio.transforms.Resample:
     return torchaudio.transforms.Resample(rate, SAMPLING_RATE)
 
 
+def _trim(waveform: np.ndarray, decibels: float) -> np.ndarray:
+    """Without the silence before and after; silence alone stays as it is."""
+    frame = SAMPLING_RATE // 100
+    whole = np.pad(waveform, (0, -len(waveform) % frame))
+    power = np.square(whole.reshape(-1, frame)).mean(axis=1)
+    (loud,) = np.nonzero(power >= power.max() * 10 ** (-decibels / 10))
+    return waveform[max(loud[0] - 5, 0) * frame : (loud[-1] + 6) * frame]
+
+
 def _fit(waveform: np.ndarray, min_seconds: float, max_seconds: float | None) -> np.ndarray:
     """Zeros behind sound that is too short, the middle of sound that is too long."""
     shortest = round(min_seconds * SAMPLING_RATE)
@@ -238,7 +253,7 @@ class MerhanProcessor(ProcessorMixin):
         tokenizer: the text backbone's.
         modalities: what the model reads. A model of one modality still carries both parts, because a processor of
             transformers 5 cannot hold an absent one; the other part is never called.
-        min_seconds, max_seconds: bounds on the sound of one utterance, see [`load_audio`].
+        min_seconds, max_seconds, trim_silence: what is kept of the sound of one utterance, see [`load_audio`].
         max_tokens: bound on the text, special tokens included. It cuts the context, oldest turn first, **never the
             current turn**: that stays whole up to the tokenizer's `model_max_length`, which bounds `max_tokens` too.
         context_turns: how many earlier turns of the dialogue the model reads.
@@ -259,6 +274,7 @@ class MerhanProcessor(ProcessorMixin):
         context_turns: int = 0,
         use_speaker: bool = False,
         turn_template: str = "{speaker}: {text}",
+        trim_silence: float | None = None,
     ):
         super().__init__(feature_extractor, tokenizer)
         self.modalities = list(modalities)
@@ -268,6 +284,7 @@ class MerhanProcessor(ProcessorMixin):
         self.context_turns = context_turns
         self.use_speaker = use_speaker
         self.turn_template = turn_template
+        self.trim_silence = trim_silence
         # The oldest turns stand first, so they are what a full context loses.
         self.tokenizer.truncation_side = "left"
 
@@ -308,7 +325,7 @@ class MerhanProcessor(ProcessorMixin):
 
     def load_audio(self, source: Any, start: float | None = None, end: float | None = None) -> np.ndarray:
         """[`load_audio`] with this processor's bounds."""
-        return load_audio(source, start, end, self.min_seconds, self.max_seconds)
+        return load_audio(source, start, end, self.min_seconds, self.max_seconds, self.trim_silence)
 
     def encode_text(self, text: str | None, speaker: str | None = None, context: Any = None) -> list[int] | None:
         """Token ids of a turn and what of its context fits; `None` where there are no words.

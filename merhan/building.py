@@ -72,6 +72,7 @@ def build_processor(recipe: ModelRecipe, data: DataRecipe, train: pd.DataFrame) 
         modalities=recipe.modalities,
         min_seconds=data.min_seconds,
         max_seconds=data.max_seconds,
+        trim_silence=data.trim_silence,
         max_tokens=data.max_tokens,
         context_turns=data.context_turns,
         use_speaker=data.use_speaker,

@@ -53,7 +53,8 @@ def fingerprint(backbone: PreTrainedModel, processor) -> str:
     for name, tensor in sorted(backbone.state_dict().items()):
         digest.update(name.encode() + str(tensor.dtype).encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    preparation = [processor.feature_extractor.to_dict(), processor.min_seconds, processor.max_seconds]
+    bounds = [processor.min_seconds, processor.max_seconds, processor.trim_silence]
+    preparation = [processor.feature_extractor.to_dict(), *bounds]
     digest.update(backbone.config.to_json_string().encode() + json.dumps(preparation, default=str).encode())
     return digest.hexdigest()
 

@@ -33,6 +33,7 @@ class DataRecipe:
     accept_leaks: list[str] = field(default_factory=list)  # kinds of leak to train in spite of, see merhan/leaks.py
     min_seconds: float = 0.5  # shorter sound gets zeros behind it
     max_seconds: float | None = 12.0  # of longer sound the middle is kept
+    trim_silence: float | None = None  # decibels below the loudest 10 ms that count as silence, before and after
     max_tokens: int = 128  # bound on the text; cuts the context, never the current turn
     context_turns: int = 0  # earlier turns of the dialogue that the text holds
     use_speaker: bool = False  # whether the speaker's name stands in the text
@@ -233,6 +234,7 @@ def _check_ranges(recipe: Recipe, where: str):
         "data.fold": (data.fold >= 0, "0 or more"),
         "data.min_seconds": (data.min_seconds > 0, "above 0"),
         "data.max_seconds": (data.max_seconds is None or data.max_seconds >= data.min_seconds, "min_seconds or more"),
+        "data.trim_silence": (data.trim_silence is None or data.trim_silence > 0, "above 0, as 30"),
         "data.max_tokens": (data.max_tokens >= 8, "8 or more"),
         "data.context_turns": (data.context_turns >= 0, "0 or more"),
         **{f"stages[{n}].epochs": (stage.epochs > 0, "above 0") for n, stage in enumerate(recipe.stages)},

@@ -82,6 +82,19 @@ def test_length_is_bounded_on_both_sides(tone):
     np.testing.assert_allclose(middle, ramp[6000:10_000] - ramp.mean(), atol=1e-6)
 
 
+def test_silence_around_the_sound_is_cut_off_and_pauses_stay():
+    noise = np.random.default_rng(0).standard_normal(4 * RATE).astype(np.float32)
+    noise[:RATE] *= 0.01  # 40 dB below what follows
+    noise[2 * RATE : 2 * RATE + 4000] = 0  # a pause
+    noise[3 * RATE :] *= 0.01
+    sound = {"array": noise, "sampling_rate": RATE}
+    trimmed = load_audio(sound, trim_silence=30)
+    margin = 800
+    np.testing.assert_allclose(trimmed, load_audio(sound)[RATE - margin : 3 * RATE + margin], atol=1e-6)
+    assert len(load_audio(sound, trim_silence=60)) == 4 * RATE
+    assert len(load_audio({"array": np.zeros(RATE), "sampling_rate": RATE}, trim_silence=30)) == RATE
+
+
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.m4a"])
 def test_a_segment_of_a_recording(name, tmp_path):
     step = np.repeat([0.0, 0.5], 24_000).astype(np.float32)
@@ -214,14 +227,20 @@ def test_a_turn_longer_than_the_backbone_is_an_error(processor):
 
 def test_the_processor_travels_with_its_template(processor, tmp_path):
     ours = dialogue_processor(
-        processor, context_turns=3, max_tokens=40, max_seconds=1.5, turn_template="{speaker} says {text}"
+        processor,
+        context_turns=3,
+        max_tokens=40,
+        max_seconds=1.5,
+        trim_silence=20.0,
+        turn_template="{speaker} says {text}",
     )
     ours.save_pretrained(tmp_path)
     again = AutoProcessor.from_pretrained(tmp_path, trust_remote_code=True)
     arguments = {"text": "lovely", "speaker": "Ross", "context": ["no", {"speaker": "Joey", "text": "yes"}]}
     assert again.encode_text(**arguments) == ours.encode_text(**arguments)
     assert "Ross says lovely" in turns_of(again, again.encode_text(**arguments))
-    sound = {"array": np.random.randn(3 * RATE), "sampling_rate": RATE}
+    quiet_end = np.repeat([1.0, 0.001], [RATE, 2 * RATE])
+    sound = {"array": quiet_end * np.random.randn(3 * RATE), "sampling_rate": RATE}
     torch.testing.assert_close(
         again(audio=sound, text="no")["input_values"], ours(audio=sound, text="no")["input_values"]
     )
