@@ -1,7 +1,5 @@
 """Tables and pictures from figures."""
 
-import base64
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +8,6 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
-import soundfile
 from scipy.special import softmax
 from sklearn.metrics import ConfusionMatrixDisplay
 
@@ -18,8 +15,8 @@ from merhan.corpora import CORPORA, room
 from merhan.history import Stage, stages_of
 from merhan.inspection import segment
 from merhan.metrics import FEWEST_CLUSTERS, SCORES
-from merhan.pages import render
-from processing_merhan import SAMPLING_RATE, load_audio
+from merhan.pages import render, sound
+from processing_merhan import load_audio
 
 
 matplotlib.use("Agg")  # no screen is needed, and none is asked for
@@ -120,9 +117,7 @@ def _playable(row: Mapping[str, Any]) -> str | None:
     may = row["corpus"] in CORPORA and hasattr(room(row["corpus"]), "ABOUT") and room(row["corpus"]).ABOUT.shareable
     if not may or not row["audio"]:
         return None
-    file = io.BytesIO()
-    soundfile.write(file, load_audio(row["audio"], *segment(row["start"], row["end"])), SAMPLING_RATE, format="OGG")
-    return "data:audio/ogg;base64," + base64.b64encode(file.getvalue()).decode()
+    return sound(load_audio(row["audio"], *segment(row["start"], row["end"])))
 
 
 def calibration_table(metrics: Mapping[str, Any]) -> str:

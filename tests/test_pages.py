@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from merhan.dataset import load_data
+from merhan.errors import InputError
 from merhan.evaluation import evaluate_split
+from merhan.explanation import explain, explain_rows
 from merhan.history import Stage
 from merhan.recipe import DataRecipe
 from merhan.report import curves
@@ -36,7 +38,15 @@ page.onload = () => {{
 
 
 @pytest.fixture
-def page(trained_like, processor, demo, tmp_path) -> str:
+def data(demo, tmp_path):
+    demo.to_parquet(tmp_path / "manifest.parquet")
+    return load_data(
+        DataRecipe(corpus="manifest", source=str(tmp_path / "manifest.parquet")), ["audio", "text"], "test"
+    )
+
+
+@pytest.fixture
+def page(trained_like, processor, data, tmp_path) -> str:
     """The report of a run that learnt nothing, hence has mistakes to listen to."""
     (tmp_path / "recipe.yaml").write_text("stages: [{name: warmup}]\n")
     log = [
@@ -47,10 +57,6 @@ def page(trained_like, processor, demo, tmp_path) -> str:
     state = {"log_history": [*log, {"train_runtime": 90.0}, {"peak_memory": 1.5}]}
     (tmp_path / "warmup").mkdir()
     (tmp_path / "warmup" / "trainer_state.json").write_text(json.dumps(state))
-    demo.to_parquet(tmp_path / "manifest.parquet")
-    data = load_data(
-        DataRecipe(corpus="manifest", source=str(tmp_path / "manifest.parquet")), ["audio", "text"], "test"
-    )
     evaluate_split(trained_like.eval(), processor, data, "test", tmp_path / "evaluation")
     return (tmp_path / "evaluation" / "test" / "report.html").read_text()
 
@@ -96,3 +102,27 @@ def test_curves_run_from_the_first_epoch_to_the_last():
         "validation_loss": "50.0,20.0 100.0,30.0",
         "uar": "50.0,20.0 100.0,0.0",
     }
+
+
+def test_a_page_explains_each_utterance_that_is_asked_for(trained_like, processor, data, tmp_path):
+    row = data.rows.iloc[3]
+    (path,) = explain_rows(trained_like.eval(), processor, data, [row["utterance_id"]], tmp_path / "explained")
+    page = path.read_text()
+    assert f"its label is <strong>{row['label']}</strong>" in page and "data:audio/ogg;base64," in page
+    assert all(f'<th scope="row">{word}</th>' in page for word in ["voice", "words"])
+    assert all(f'<th scope="row">{html.escape(word)}</th>' in page for word, _ in processor.words(row["text"]))
+    with pytest.raises(InputError, match="no such utterance; did you mean"):
+        explain_rows(trained_like, processor, data, [row["utterance_id"] + "x"], tmp_path)
+
+
+def test_a_page_of_words_alone_claims_nothing_about_sound(trained_like, processor):
+    page = explain(trained_like.eval(), processor, text="the dinner was lovely")
+    assert "the dinner was lovely" in page and "Occlusion" not in page and "<img" not in page
+
+
+@in_browser
+def test_an_explanation_in_a_browser(trained_like, processor, tone, tmp_path):
+    page = explain(trained_like.eval(), processor, processor.load_audio(tone()), "the dinner was lovely")
+    seen, console = browse(page, tmp_path, 390, True)
+    assert seen["overflow"] <= 0 and seen["unnamed"] == 0 and not seen["asked"] and not console
+    assert seen["headings"][1:] == ["What voice and words contributed", "Which words met which seconds"]

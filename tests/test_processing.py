@@ -307,6 +307,40 @@ def test_pipeline_batches_equal_single_calls(recogniser, tone):
     np.testing.assert_allclose(columns[0][0]["score"], alone[0][0]["score"], atol=1e-5)
 
 
+def test_words_know_their_tokens(processor):
+    ours = dialogue_processor(processor, context_turns=2, max_tokens=100)
+    turn = ("his answer was lovely", "Ross", [{"speaker": "Joey", "text": "the dinner was lovely"}])
+    ids, words = ours.encode_text(*turn), ours.words(*turn)
+    assert "".join(word for word, _ in words) == "Ross:hisanswerwaslovely"
+    for word, places in words:
+        assert ours.tokenizer.decode([ids[place] for place in places]).strip() == word
+    assert ours.words(None) == ours.words(" ") == []
+
+
+def test_an_explanation_is_what_occlusion_and_the_cross_attention_say(recogniser, processor, tone):
+    sound, text = str(tone(seconds=1.2)), "the dinner was lovely"
+    plain, alone = recogniser(sound, text=text), {"audio": recogniser(text=text), "text": recogniser(sound)}
+    found = recogniser(sound, text=text, explain=True)
+    for one, other in zip(found["scores"], plain, strict=True):  # eager attention here, sdpa there
+        assert one["label"] == other["label"] and one["score"] == pytest.approx(other["score"], abs=1e-6)
+    for name, without in alone.items():
+        score = next(one["score"] for one in without if one["label"] == plain[0]["label"])
+        assert found["contributions"][name] == pytest.approx(plain[0]["score"] - score, abs=1e-6)
+    with torch.no_grad():
+        maps = recogniser.model(**processor(sound, text), output_attentions=True).attentions["text_to_audio"]
+    assert [one["word"] for one in found["words"]] == text.split()
+    (places,) = (places for word, places in processor.words(text) if word == "dinner")
+    expected = maps[0].mean(dim=0)[places].mean(dim=0)
+    np.testing.assert_allclose(found["words"][1]["attention"], expected, atol=1e-6)
+    assert len(found["seconds"]) == len(expected) and expected.sum() == pytest.approx(1, abs=1e-5)
+    assert found["seconds"] == sorted(found["seconds"])
+    assert 0 < found["seconds"][0] < 0.05 and 1.15 < found["seconds"][-1] < 1.2
+
+    voice, several = recogniser(sound, explain=True), recogniser([sound, {"text": text}], explain=True, top_k=1)
+    assert voice["contributions"] == {} and voice["words"] == voice["seconds"] == []
+    assert [len(one["scores"]) for one in several] == [1, 1]
+
+
 def test_pipeline_explains_bad_input(recogniser, tone):
     for text in ("no", ["a", "b"]):
         with pytest.raises(ValueError, match="text: is a .* beside a list of 1"):
