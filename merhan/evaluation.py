@@ -14,7 +14,7 @@ from transformers import Trainer, TrainingArguments
 
 from merhan.dataset import Collator, Data, EmotionDataset, readable
 from merhan.errors import InputError, require_finite
-from merhan.metrics import EmotionMetrics, calibration, fit_temperature, intervals, score
+from merhan.metrics import EmotionMetrics, calibration, fit_temperature, intervals, risk_coverage, score
 from merhan.provenance import write_json
 from merhan.report import confusion_picture, reliability_picture, write_page, write_report
 from modeling_merhan import MerhanForSequenceClassification
@@ -72,6 +72,7 @@ def evaluate_split(
     references = np.array(dataset.labels)
     metrics["calibration"] = calibration(logits, references, model.config.temperature)
     metrics["uncalibrated"] = calibration(logits, references)
+    metrics["risk_coverage"] = risk_coverage(logits, references, model.config.temperature)
     if PartialState().is_main_process:
         (folder / name).mkdir(parents=True, exist_ok=True)
         predictions.to_parquet(folder / name / "predictions.parquet", index=False)

@@ -185,3 +185,29 @@ def calibration(logits: np.ndarray, references: np.ndarray, temperature: float =
             "count": count[filled].tolist(),
         },
     }
+
+
+def risk_coverage(logits: np.ndarray, references: np.ndarray, temperature: float = 1.0) -> dict:
+    """How often answers are wrong when only the surest are given (Geifman and El-Yaniv 2017, arXiv 1705.08500).
+
+    Args:
+        logits, references, temperature: as [`calibration`] takes them.
+
+    Returns:
+        `coverage` (share of the rows that are answered, from all of them down to about a tenth), `threshold` (the least
+        score at which one answers) and `risk` (share of the answers that are wrong) as lists, and `aurc`, the mean risk
+        over all coverages.
+    """
+    chances = softmax(logits.astype(np.float64) / temperature, axis=1)
+    confidence, wrong = chances.max(axis=1), chances.argmax(axis=1) != references
+    order = np.argsort(-confidence, kind="stable")
+    ranked = np.cumsum(wrong[order]) / np.arange(1, len(order) + 1)
+    # Rows of equal confidence are answered together, or not at all.
+    thresholds = [confidence[order[max(int(len(order) * share / 10), 1) - 1]] for share in range(10, 0, -1)]
+    answered = [confidence >= threshold for threshold in thresholds]
+    return {
+        "coverage": [float(rows.mean()) for rows in answered],
+        "threshold": [float(threshold) for threshold in thresholds],
+        "risk": [float(wrong[rows].mean()) for rows in answered],
+        "aurc": float(ranked.mean()),
+    }

@@ -130,6 +130,14 @@ def calibration_table(metrics: Mapping[str, Any]) -> str:
     return markdown_table(header, rows)
 
 
+def abstention_table(metrics: Mapping[str, Any]) -> str:
+    """What answering only when sure would gain."""
+    found = metrics["risk_coverage"]
+    steps = zip(found["coverage"], found["threshold"], found["risk"], strict=True)
+    rows = [[f"{coverage:.0%}", f"{threshold:.3f}", f"{1 - risk:.3f}"] for coverage, threshold, risk in steps]
+    return markdown_table(["answered", "when the score is at least", "right among these"], rows)
+
+
 def write_report(metrics: Mapping[str, Any], path: Path):
     """A page that says what was measured on what, with the figures behind it."""
     protocol, labels = metrics["protocol"], metrics["labels"]
@@ -156,6 +164,8 @@ Rows are the labels, columns the predictions:
 {calibration_table(metrics)}
 
 ![reliability diagram](reliability.png)
+
+{abstention_table(metrics)}
 """)
 
 
