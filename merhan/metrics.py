@@ -9,7 +9,7 @@ import evaluate
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, norm, t
 from sklearn.metrics import (
     brier_score_loss,
     cohen_kappa_score,
@@ -90,7 +90,8 @@ def intervals(
     """95 % intervals of the four scores, by a percentile bootstrap over clusters (speakers, or dialogues).
 
     Rows of one speaker are alike, so it is speakers that are drawn, not rows. Fewer than five clusters give no
-    interval: two speakers say too little of a third.
+    interval: two speakers say too little of a third. With few clusters the percentiles are moved outwards
+    (`confidence_level`), without which ten speakers would hold the truth in 91 of 100 corpora.
 
     Returns:
         score -> `[low, high]`.
@@ -104,8 +105,19 @@ def intervals(
         return scores_of_counts(np.moveaxis(counts[drawn], axis - 2, 0).sum(axis=0))
 
     options = {"n_resamples": resamples, "batch": 200, "method": "percentile", "rng": seed, "vectorized": True}
-    low, high = bootstrap((np.arange(len(counts)),), statistic, **options).confidence_interval
+    level = confidence_level(len(counts))
+    low, high = bootstrap((np.arange(len(counts)),), statistic, confidence_level=level, **options).confidence_interval
     return {name: [float(a), float(b)] for name, a, b in zip(SCORES, low, high, strict=True)}
+
+
+def confidence_level(clusters: int, wanted: float = 0.95) -> float:
+    """Level at which a percentile bootstrap over that many clusters has the width that Student's t would give it.
+
+    Drawing n out of n with replacement gives a variance that is too small by (n - 1) / n, and normal tails where t has
+    heavier ones (Hesterberg 2015, "What teachers should know about the bootstrap", The American Statistician 69).
+    """
+    reach = np.sqrt(clusters / (clusters - 1)) * t.ppf(0.5 + wanted / 2, clusters - 1)
+    return float(1 - 2 * norm.sf(reach))
 
 
 def counts_by_cluster(

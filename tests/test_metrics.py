@@ -70,8 +70,9 @@ def test_intervals_widen_with_the_likeness_within_speakers():
     assert intervals(apart, references, speakers, 4) == intervals(apart, references, speakers, 4)
 
 
-def test_intervals_over_speakers_cover_and_over_rows_do_not():
-    held = coverage(corpora=200, resamples=400)
+@pytest.mark.parametrize("speakers", [10, 40])
+def test_intervals_over_speakers_cover_and_over_rows_do_not(speakers):
+    held = coverage(400, speakers, resamples=400)
     assert 0.92 <= held["speakers"] <= 0.97
     assert held["rows"] < 0.85
 
