@@ -163,7 +163,7 @@ def train_stage(
     for dataset in (train, validation):
         dataset.features.clear()
         for modality in frozen_modalities(model) if stage.cache_features else ():
-            if not (modality == "audio" and dataset.augment):  # sound that changes every epoch has no features to keep
+            if modality not in dataset.changing:
                 use_cached_features(model.merhan, dataset, modality, options.device)
     patience = stage.early_stopping_patience
     trainer = MerhanTrainer(

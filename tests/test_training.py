@@ -90,15 +90,6 @@ def test_the_sampling_strategy_is_the_recipes(strategy, demo, trained_like, proc
     assert (padding_share(train.lengths, order, 8) < 0.6 * chance) == (strategy == "group_by_length")
 
 
-def test_speed_draws_depend_on_seed_epoch_and_row_alone(demo, processor):
-    one, other = (part(demo, processor, "train", 6, augment=True, seed=5) for _ in range(2))
-    backwards = [other[row]["audio"] for row in reversed(range(6))][::-1]
-    assert all(np.array_equal(one[row]["audio"], backwards[row]) for row in range(6))
-    lengths = {len(one[row]["audio"]) for row in range(6)}
-    one.epoch = 1
-    assert {len(one[row]["audio"]) for row in range(6)} != lengths
-
-
 # --- stages ---
 
 
