@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from omegaconf import OmegaConf
 
 from merhan.comparison import as_table, compare, read_system
@@ -13,7 +14,7 @@ from merhan.corpora import CORPORA, read_corpus
 from merhan.dataset import load_data
 from merhan.doctor import as_html, as_json, as_text, examine, raw_folder
 from merhan.errors import InputError, exits_cleanly
-from merhan.evaluation import cluster_column, load_checkpoint
+from merhan.evaluation import add_source_options, cluster_column, load_checkpoint, open_evaluation
 from merhan.explanation import explain, explain_rows
 from merhan.leaks import unaccepted
 from merhan.manifest import read_manifest
@@ -22,6 +23,8 @@ from merhan.provenance import histories
 from merhan.publishing import publish
 from merhan.recipe import load_recipe
 from merhan.report import markdown_table
+from merhan.robustness import sweep
+from merhan.robustness import table as robustness_table
 from merhan.unification import prepare_all
 
 
@@ -123,10 +126,17 @@ def run_explain(arguments: argparse.Namespace):
     print(*(f"page: {page}" for page in pages), sep="\n")
 
 
+def run_robustness(arguments: argparse.Namespace):
+    model, processor, data, folder = open_evaluation(arguments)
+    rows = sweep(model, processor, data, arguments.split, folder, batch_size=arguments.batch_size)
+    if PartialState().is_main_process:
+        print(f"\n{robustness_table(rows)}\n\npage: {folder / 'robustness.html'}")
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="merhan", description="Corpora in, models out.")
     commands = top.add_subparsers(required=True, metavar="command")
-    for add in (add_prepare, add_doctor, add_audit, add_compare, add_explain, add_publish):
+    for add in (add_prepare, add_doctor, add_audit, add_compare, add_explain, add_robustness, add_publish):
         add(commands)
     return top
 
@@ -195,6 +205,15 @@ def add_explain(commands: Any):
     command.add_argument("--split", default="test", help="where those rows are (default: test)")
     command.add_argument("--out", type=Path, default=Path("explained"), help="folder to write (default: explained)")
     command.set_defaults(run=run_explain)
+
+
+def add_robustness(commands: Any):
+    command = commands.add_parser(
+        "robustness", help="what is left under noise, wrong words, a missing modality; goes on where it stopped"
+    )
+    command.add_argument("checkpoint", help="a run's folder, a model folder, or a Hub id")
+    add_source_options(command)
+    command.set_defaults(run=run_robustness)
 
 
 def add_publish(commands: Any):
