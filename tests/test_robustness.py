@@ -128,13 +128,16 @@ def test_a_sweep(data, trained_like, processor, tmp_path, monkeypatch):
     assert sweep(model, processor, data, "test", tmp_path / "e", chosen) == rows and len(runs) == 6, (
         "what is missing does"
     )
+    fainter = [chosen[0], chosen[1]._replace(spoil=BOTH["white noise 20 dB"].spoil)]
+    sweep(model, processor, data, "test", tmp_path / "e", fainter)
+    assert len(runs) == 7, "another condition under an old name is another condition"
     words = data._replace(rows=data.rows.assign(text=data.rows["text"] + " indeed"))
     sweep(model, processor, words, "test", tmp_path / "e", chosen[:2])
-    assert len(runs) == 8, "other words are other data"
+    assert len(runs) == 9, "other words are other data"
     with torch.no_grad():
         model.get_parameter("merhan.audio_backbone.masked_spec_embed").add_(1)
     sweep(model, processor, words, "test", tmp_path / "e", chosen[:2])
-    assert len(runs) == 10, "other weights are another model"
+    assert len(runs) == 11, "other weights are another model"
 
 
 def test_a_model_of_words_alone_from_the_command(demo, tmp_path, monkeypatch, capsys):
