@@ -20,7 +20,7 @@ from merhan.errors import InputError, require_finite
 from merhan.feature_cache import digest_of_weights
 from merhan.leaks import known_leaks
 from merhan.metrics import EmotionMetrics, calibration, fit_temperature, intervals, risk_coverage, score
-from merhan.provenance import fingerprint, record_of, write_json
+from merhan.provenance import record_of, write_json
 from merhan.recipe import DataRecipe, change_data, load_recipe
 from merhan.report import confusion_picture, reliability_picture, write_page, write_report
 from modeling_merhan import MerhanForSequenceClassification
@@ -78,7 +78,7 @@ def evaluate_split(
             f"{', '.join(model.config.label2id)}; map or drop them with data.label_map."
         )
     name = f"{split}--{condition.replace(' ', '-')}" if condition else split
-    made_of = _made_of(model, processor, part, [condition, spoil])
+    made_of = _made_of(model, processor, data, part, [condition, spoil])
     if not again and (saved := _saved(folder / name / "metrics.json")).get("made_of") == made_of:
         return saved
     dataset = EmotionDataset(part, processor, model.config.label2id, modalities, data.dialogues, **spoil)
@@ -104,11 +104,15 @@ def evaluate_split(
     return metrics
 
 
-def _made_of(model: MerhanForSequenceClassification, processor: MerhanProcessor, part: pd.DataFrame, how: Any) -> str:
-    """Hash of all that a result depends on: weights, temperature, preparation, rows, and what was done to them."""
+def _made_of(
+    model: MerhanForSequenceClassification, processor: MerhanProcessor, data: Data, part: pd.DataFrame, how: Any
+) -> str:
+    """Hash of what a result depends on: weights, temperature, preparation, rows, and what was done to them. Of the
+    recordings it holds what the manifest says of them, not their bytes."""
     prepared = {key: value for key, value in vars(processor).items() if isinstance(value, str | int | float | None)}
-    told = [digest_of_weights(model).hexdigest(), model.config.temperature, prepared, fingerprint(part), how]
-    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+    rows = part.drop(columns="audio").to_csv(index=False)
+    told = [digest_of_weights(model).hexdigest(), model.config.temperature, prepared, rows, data.protocol, how]
+    return hashlib.sha256(repr([*told, data.dialogues["text"].tolist()]).encode()).hexdigest()[:16]
 
 
 def _saved(path: Path) -> dict[str, Any]:
