@@ -77,9 +77,13 @@ def write_page(metrics: Mapping[str, Any], predictions: pd.DataFrame, rows: pd.D
     wrong = predictions["label"] != predictions["prediction"]
     worst = predictions.assign(confidence=chances)[wrong].nlargest(10, "confidence")
     said = rows.loc[worst.index].reindex(columns=["corpus", "audio", "start", "end", "text"]).to_dict("records")
-    listens = "audio" in metrics["condition"]
+    alone = metrics["condition"]  # what is not given is not shown either
     mistakes = [
-        {**mistake, "text": row["text"] or "", "sound": _playable(row) if listens else None}
+        {
+            **mistake,
+            "text": "" if alone == "audio" else row["text"] or "",
+            "sound": None if alone == "text" else _playable(row),
+        }
         for mistake, row in zip(worst.to_dict("records"), said, strict=True)
     ]
     provenance, command = run / "provenance.json", run / "command.txt"
