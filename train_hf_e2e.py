@@ -42,10 +42,11 @@ def main():
     with PartialState().main_process_first():
         processor = build_processor(recipe.model, recipe.data, parts["train"])
         model = build_model(recipe.model, labels, parts["train"])
+    spoilt = {"augmentation": recipe.data.augmentation, "transcript_noise": recipe.data.transcript_noise}
     known = model.config.label2id, modalities, data.dialogues
     train, validation = (
-        EmotionDataset(parts[name], processor, *known, augment, recipe.seed, model.config.dimensions)
-        for name, augment in (("train", recipe.data.speed_perturbation), ("validation", False))
+        EmotionDataset(parts[name], processor, *known, seed=recipe.seed, dimensions=model.config.dimensions, **changes)
+        for name, changes in (("train", spoilt), ("validation", {}))
     )
 
     folder = open_run(recipe, data, arguments.resume, arguments.overwrite)

@@ -77,6 +77,7 @@ def build_processor(recipe: ModelRecipe, data: DataRecipe, train: pd.DataFrame) 
         modalities=recipe.backbones,
         min_seconds=data.min_seconds,
         max_seconds=data.max_seconds,
+        trim_silence=data.trim_silence,
         max_tokens=data.max_tokens,
         context_turns=data.context_turns,
         use_speaker=data.use_speaker,

@@ -8,9 +8,15 @@ import numpy as np
 import pandas as pd
 import torch
 from torch.utils.data import Dataset
-from torchaudio.functional import speed
 from tqdm.auto import tqdm
 
+from merhan.augmentation import (
+    BABBLE_VOICES,
+    AugmentationRecipe,
+    TranscriptNoiseRecipe,
+    augment,
+    with_word_errors,
+)
 from merhan.corpora import called, read_corpus
 from merhan.errors import InputError
 from merhan.inspection import measure, segment
@@ -18,10 +24,7 @@ from merhan.leaks import Leak, audit
 from merhan.manifest import FEATURES, context_only, has
 from merhan.protocols import split
 from merhan.recipe import DataRecipe
-from processing_merhan import SAMPLING_RATE, MerhanProcessor
-
-
-SPEEDS = (0.9, 1.0, 1.1)  # Ko et al. 2015, "Audio augmentation for speech recognition", Interspeech
+from processing_merhan import MerhanProcessor
 
 
 class Data(NamedTuple):
@@ -69,8 +72,9 @@ class EmotionDataset(Dataset):
         processor: makes sound and text what the model reads.
         label2id: label -> class id.
         modalities: which of the model's modalities to give.
-        augment: whether to play each utterance at a drawn speed.
-        seed: of that draw, together with the epoch and the row.
+        augmentation: what happens to the sound, anew in every epoch.
+        transcript_noise: what happens to the words, those of the context too; substitutes are words of `rows`.
+        seed: of these draws, together with the epoch and the row.
         dimensions: columns of numbers that a second head learns, as `valence`; an empty cell is not annotated.
     """
 
@@ -81,7 +85,8 @@ class EmotionDataset(Dataset):
         label2id: Mapping[str, int],
         modalities: Sequence[str],
         dialogues: pd.DataFrame | None = None,
-        augment: bool = False,
+        augmentation: AugmentationRecipe | None = None,
+        transcript_noise: TranscriptNoiseRecipe | None = None,
         seed: int = 0,
         dimensions: Sequence[str] = (),
     ):
@@ -90,7 +95,8 @@ class EmotionDataset(Dataset):
         self.modalities = list(modalities)
         self.labels = [label2id[label] for label in self.rows["label"]]
         self.dimensions = self._dimensions(dimensions)
-        self.augment = augment
+        self.augmentation = augmentation or AugmentationRecipe()
+        self.transcript_noise = transcript_noise
         self.seed = seed
         self.epoch = 0
         # Modality -> one .npy file per row, read in place of the raw input; see feature_cache.
@@ -103,7 +109,10 @@ class EmotionDataset(Dataset):
             if name not in processor.modalities
         }
         self.segments = list(self.rows.reindex(columns=["audio", "start", "end"]).itertuples(index=False, name=None))
-        self.tokens = self._encode(self.rows if dialogues is None else dialogues)
+        self.heard = np.array([row for row, (audio, *_) in enumerate(self.segments) if audio])
+        self.words = [word for text in self.rows["text"] for word in text.split()]
+        self.turns = self._turns(self.rows if dialogues is None else dialogues)
+        self.tokens = [self._tokens_of(*turn) for turn in tqdm(self.turns, desc="encoding text", leave=False, delay=2)]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -117,9 +126,9 @@ class EmotionDataset(Dataset):
             example[f"{name}_features"] = read_features(files[index]) if files[index] else None
         if "audio" in self.modalities and "audio" not in features:
             waveform = self.waveform(index)
-            example["audio"] = self._change_speed(waveform, index) if self.augment else waveform
+            example["audio"] = None if waveform is None else self._augmented(waveform, index)
         if "text" in self.modalities and "text" not in features:
-            example["text"] = self.tokens[index]
+            example["text"] = self._misheard(index) if self.transcript_noise else self.tokens[index]
         return example
 
     @property
@@ -128,6 +137,12 @@ class EmotionDataset(Dataset):
         if "audio" in self.modalities and self.rows["duration"].any():
             return self.rows["duration"].clip(upper=self.processor.max_seconds or np.inf).tolist()
         return [len(ids or ()) for ids in self.tokens]
+
+    @property
+    def changing(self) -> set[str]:
+        """Modalities that are others in every epoch, so that no backbone's features of them can be kept."""
+        audio, text = any(vars(self.augmentation).values()), self.transcript_noise is not None
+        return {name for name, changes in (("audio", audio), ("text", text)) if changes}
 
     def waveform(self, index: int) -> np.ndarray | None:
         """`(samples,)` at 16 kHz as recorded, or None."""
@@ -138,26 +153,38 @@ class EmotionDataset(Dataset):
         """`(rows, dimensions)` float32, NaN where a row is not annotated."""
         return self.rows.reindex(columns=names).to_numpy(np.float32) if names else None
 
-    def _change_speed(self, waveform: np.ndarray | None, index: int) -> np.ndarray | None:
-        if waveform is None:
-            return None
-        # A draw of seed, epoch and row alone: the same in any worker process and after a resume.
-        factor = np.random.default_rng([self.seed, self.epoch, index]).choice(SPEEDS)
-        changed, _ = speed(torch.from_numpy(waveform), SAMPLING_RATE, float(factor))
-        return changed.numpy()
+    def _augmented(self, waveform: np.ndarray, index: int) -> np.ndarray:
+        def voices(rng: np.random.Generator) -> list[np.ndarray]:
+            others = self.heard[self.heard != index]
+            drawn = rng.choice(others, size=min(BABBLE_VOICES, len(others)), replace=False)
+            return [self.waveform(row) for row in drawn]
 
-    def _encode(self, dialogues: pd.DataFrame) -> list[list[int] | None]:
-        if "text" not in self.modalities:
-            return [None] * len(self.rows)
+        return augment(waveform, self.augmentation, (self.seed, self.epoch, index), voices)
+
+    def _misheard(self, index: int) -> list[int] | None:
+        rng = np.random.default_rng([self.seed, self.epoch, index, 5])  # behind those of the sound
+        rate = rng.uniform(*self.transcript_noise.error_rate)
+
+        def hear(text: str) -> str:
+            return with_word_errors(text, rate, self.transcript_noise.deletions, self.words, rng)
+
+        text, speaker, context, utterance = self.turns[index]
+        try:
+            misheard = [{**turn, "text": hear(turn["text"])} for turn in context]
+            return self._tokens_of(hear(text), speaker, misheard, utterance)
+        except InputError:  # longer words have made the turn longer than the backbone reads
+            return self.tokens[index]
+
+    def _turns(self, dialogues: pd.DataFrame) -> list[tuple[str, str | None, list[dict[str, str]], str]]:
         contexts = context_of(dialogues, self.processor.context_turns)
         speakers = self.rows["speaker"] if "speaker" in self.rows else [None] * len(self.rows)
-        turns = list(zip(self.rows["text"], speakers, self.rows["utterance_id"], strict=True))
-        return [
-            self._tokens_of(text, speaker, contexts.get(utterance), utterance)
-            for text, speaker, utterance in tqdm(turns, desc="encoding text", leave=False, delay=2)
-        ]
+        texts = self.rows["text"] if "text" in self.modalities else [""] * len(self.rows)
+        told = zip(texts, speakers, self.rows["utterance_id"], strict=True)
+        return [(text, speaker, contexts.get(utterance, []), utterance) for text, speaker, utterance in told]
 
-    def _tokens_of(self, text: str, speaker: str | None, context: Any, utterance: str) -> list[int] | None:
+    def _tokens_of(
+        self, text: str, speaker: str | None, context: list[dict[str, str]], utterance: str
+    ) -> list[int] | None:
         try:
             return self.processor.encode_text(text, speaker, context)
         except ValueError as error:

@@ -81,7 +81,7 @@ def known_leaks(record: Mapping[str, Any], rows: pd.DataFrame) -> list[str]:
     corpus or their speakers.
     """
     if record.get("data", {}).get("fingerprint") == fingerprint(rows):
-        return record["protocol"]["leaks"]
+        return record["protocol"].get("leaks", [])
     return [str(leak) for leak in _trained_before(rows, {"the model": record})]
 
 

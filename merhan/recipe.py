@@ -11,6 +11,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, Interpolation
 from transformers import TrainingArguments
 from yaml import YAMLError
 
+from merhan.augmentation import NOISES, AugmentationRecipe, TranscriptNoiseRecipe
 from merhan.errors import InputError, nearest
 from merhan.manifest import DIMENSIONS
 from merhan.metrics import SCORES
@@ -34,10 +35,13 @@ class DataRecipe:
     accept_leaks: list[str] = field(default_factory=list)  # kinds of leak to train in spite of, see merhan/leaks.py
     min_seconds: float = 0.5  # shorter sound gets zeros behind it
     max_seconds: float | None = 12.0  # of longer sound the middle is kept
+    trim_silence: float | None = None  # decibels below the loudest 10 ms that count as silence, before and after
     max_tokens: int = 128  # bound on the text; cuts the context, never the current turn
     context_turns: int = 0  # earlier turns of the dialogue that the text holds
     use_speaker: bool = False  # whether the speaker's name stands in the text
-    speed_perturbation: bool = False  # play each training utterance at 0.9, 1 or 1.1 of its speed
+    # What happens to the sound and the words of training rows alone; their keys are in merhan/augmentation.py.
+    augmentation: AugmentationRecipe = field(default_factory=AugmentationRecipe)
+    transcript_noise: TranscriptNoiseRecipe | None = None
 
 
 @dataclass
@@ -252,14 +256,42 @@ def _check_ranges(recipe: Recipe, where: str):
         "data.fold": (data.fold >= 0, "0 or more"),
         "data.min_seconds": (data.min_seconds > 0, "above 0"),
         "data.max_seconds": (data.max_seconds is None or data.max_seconds >= data.min_seconds, "min_seconds or more"),
+        "data.trim_silence": (data.trim_silence is None or data.trim_silence > 0, "above 0, as 30"),
         "data.max_tokens": (data.max_tokens >= 8, "8 or more"),
         "data.context_turns": (data.context_turns >= 0, "0 or more"),
+        **_spoiling_rules(data),
         **{f"stages[{n}].epochs": (stage.epochs > 0, "above 0") for n, stage in enumerate(recipe.stages)},
         **{f"trainer.{size}": (recipe.trainer.get(size, 1) >= 1, "1 or more") for size in sizes},
     }
     for key, (holds, wanted) in rules.items():
         if not holds:
             raise InputError(f"{where}: {key} is out of its range; it must be {wanted}.")
+
+
+def _spoiling_rules(data: DataRecipe) -> dict[str, tuple[bool, str]]:
+    """Of augmentation and transcript noise: key -> whether it holds, and what would."""
+    sound, words = data.augmentation, data.transcript_noise
+    rules = {
+        "augmentation.speed": (all(0.5 <= one <= 2 for one in sound.speed), "speeds from 0.5 to 2"),
+        "augmentation.gain": (not sound.gain or _is_range(sound.gain, -60, 60), "[low, high] in dB within -60 and 60"),
+        "augmentation.telephone": (0 <= sound.telephone <= 1, "a share from 0 to 1"),
+    }
+    if room := sound.room:
+        rules["augmentation.room.seconds"] = (_is_range(room.seconds, 0.01, 10), "[low, high] within 0.01 and 10")
+        rules["augmentation.room.probability"] = (0 <= room.probability <= 1, "from 0 to 1")
+    if noise := sound.noise:
+        rules["augmentation.noise.snr"] = (_is_range(noise.snr, -60, 100), "[low, high] in dB within -60 and 100")
+        kinds = bool(noise.kinds) and set(noise.kinds) <= set(NOISES)
+        rules["augmentation.noise.kinds"] = (kinds, f"some of {', '.join(NOISES)}")
+        rules["augmentation.noise.probability"] = (0 <= noise.probability <= 1, "from 0 to 1")
+    if words:
+        rules["transcript_noise.error_rate"] = (_is_range(words.error_rate, 0, 1), "[low, high] within 0 and 1")
+        rules["transcript_noise.deletions"] = (0 <= words.deletions <= 1, "a share from 0 to 1")
+    return {f"data.{key}": rule for key, rule in rules.items()}
+
+
+def _is_range(bounds: list[float], least: float, most: float) -> bool:
+    return len(bounds) == 2 and least <= bounds[0] <= bounds[1] <= most
 
 
 def _check_source(source: Any, where: str):

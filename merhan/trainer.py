@@ -18,6 +18,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from merhan.dataset import Collator, EmotionDataset
 from merhan.errors import require_finite
 from merhan.feature_cache import use_cached_features
+from merhan.history import record
 from merhan.metrics import SCORES, EmotionMetrics
 from merhan.recipe import Recipe, StageRecipe
 from merhan.report import TITLES
@@ -163,7 +164,7 @@ def train_stage(
     for dataset in (train, validation):
         dataset.features.clear()
         for modality in frozen_modalities(model) if stage.cache_features else ():
-            if not (modality == "audio" and dataset.augment):  # sound that changes every epoch has no features to keep
+            if modality not in dataset.changing:
                 use_cached_features(model.merhan, dataset, modality, options.device)
     patience = stage.early_stopping_patience
     trainer = MerhanTrainer(
@@ -188,6 +189,7 @@ def train_stage(
 
 def _keep(trainer: MerhanTrainer, folder: Path) -> MerhanForSequenceClassification:
     """Save the stage's result whole or not at all: the folder's presence says that the stage is over."""
+    record(trainer)
     trainer.save_model(str(folder / "model.part"))
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
