@@ -44,12 +44,13 @@ def main():
         processor = build_processor(recipe.model, recipe.data, parts["train"])
         model = build_model(recipe.model, labels, parts["train"])
     for_training = {
-        "augment": recipe.data.speed_perturbation,
-        "seed": recipe.seed,
+        "augmentation": recipe.data.augmentation,
+        "transcript_noise": recipe.data.transcript_noise,
         "soft_labels": recipe.data.soft_labels,
     }
+    known = model.config.label2id, modalities, data.dialogues
     train, validation = (
-        EmotionDataset(parts[name], processor, model.config.label2id, modalities, data.dialogues, **options)
+        EmotionDataset(parts[name], processor, *known, seed=recipe.seed, dimensions=model.config.dimensions, **options)
         for name, options in (("train", for_training), ("validation", {}))
     )
 

@@ -76,8 +76,12 @@ def check_run(recipe: Recipe, resume: bool, overwrite: bool):
 
 
 def check_evaluation(recipe: Recipe, data: Data):
-    """Refuse, before any training, what could not be evaluated after it."""
-    known = set(data.rows.loc[data.rows["split"] == "train", "label"])
+    """Refuse, before any training, what could not be learnt or evaluated after it."""
+    train = data.rows[data.rows["split"] == "train"]
+    for dimension in recipe.model.config.get("dimensions") or ():
+        if dimension not in train or train[dimension].isna().all():
+            raise InputError(f"model.config.dimensions: no row of train is annotated with {dimension}; leave it out.")
+    known = set(train["label"])
     for split in recipe.evaluation.splits:
         part = data.rows[data.rows["split"] == split]
         if part.empty:

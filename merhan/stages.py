@@ -51,7 +51,7 @@ def count_trainable(model: nn.Module) -> dict[str, int]:
 def frozen_modalities(model: MerhanForSequenceClassification) -> list[str]:
     """The modalities whose backbone has nothing to train: the ones whose features can be cached."""
     backbones = {name: getattr(model.merhan, f"{name}_backbone") for name in model.config.modalities}
-    return [name for name, one in backbones.items() if not any(p.requires_grad for p in one.parameters())]
+    return [name for name, one in backbones.items() if one and not any(p.requires_grad for p in one.parameters())]
 
 
 def layers_above(model: nn.Module, modality: str) -> dict[str, int]:

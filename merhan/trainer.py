@@ -20,12 +20,14 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from merhan.adapters import add_adapters, merge_adapters
 from merhan.adversary import add_adversary, remove_adversary
+from merhan.augmentation import AugmentationRecipe
 from merhan.averaging import Averaging, averaged, load_average, save_average, weight_average
 from merhan.curriculum import difficulty_of, doubt, kept, row_weights
 from merhan.dataset import Collator, EmotionDataset
 from merhan.errors import require_finite
-from merhan.evaluation import predict
+from merhan.evaluation import estimate
 from merhan.feature_cache import use_cached_features
+from merhan.history import record
 from merhan.metrics import SCORES, EmotionMetrics
 from merhan.recipe import Recipe, StageRecipe
 from merhan.report import TITLES
@@ -160,7 +162,8 @@ class _EpochSampler(Sampler[int]):
 
 def compute_metrics(outputs: EvalPrediction, num_labels: int) -> dict[str, float]:
     """The four scores of a validation pass."""
-    predictions = np.argmax(require_finite(outputs.predictions), axis=-1)
+    logits = outputs.predictions[0] if isinstance(outputs.predictions, tuple) else outputs.predictions
+    predictions = np.argmax(require_finite(logits), axis=-1)
     found = EmotionMetrics().compute(predictions=predictions, references=outputs.label_ids, num_labels=num_labels)
     return {name: found[name] for name in SCORES}
 
@@ -264,7 +267,7 @@ def _use_features(
     for dataset in datasets:
         dataset.features.clear()
         for modality in modalities:
-            if not (modality == "audio" and dataset.augment):  # sound that changes every epoch has no features to keep
+            if modality not in dataset.changing:
                 use_cached_features(model.merhan, dataset, modality, device)
 
 
@@ -281,11 +284,11 @@ def _difficulty(
     if curriculum is None:
         return None
     plain = copy(train)
-    plain.augment, plain.extras = False, {}
+    plain.augmentation, plain.transcript_noise, plain.extras = AugmentationRecipe(), None, {}
 
     def doubts() -> np.ndarray:
         # A copy: asked itself, the model would have other gradients in two processes than in one.
-        logits = predict(deepcopy(model), processor, plain, options.per_device_eval_batch_size)
+        logits, _ = estimate(deepcopy(model), processor, plain, options.per_device_eval_batch_size)
         return doubt(logits, np.array(plain.labels))
 
     compute = partial(difficulty_of, curriculum, train.rows, doubts)
@@ -294,6 +297,7 @@ def _difficulty(
 
 def _keep(trainer: MerhanTrainer, folder: Path) -> MerhanForSequenceClassification:
     """Save the stage's result whole or not at all: the folder's presence says that the stage is over."""
+    record(trainer)
     trainer.save_model(str(folder / "model.part"))
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():

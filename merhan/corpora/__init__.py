@@ -81,6 +81,16 @@ class About(NamedTuple):
     published: Mapping[str, int]  # own word -> utterances, as published or counted from the whole release; {} = unknown
     scale: tuple[float, float] | None = None  # of valence, arousal and dominance, where the corpus has them
 
+    @property
+    def commercial(self) -> bool:
+        """Whether its licence lets anyone earn money with what learnt from it; only those that say so."""
+        return self.licence.startswith(("CC BY 4", "CC0", "ODbL", "Apache", "free", "GPL"))
+
+    @property
+    def shareable(self) -> bool:
+        """Whether its recordings may be passed on, as in a report that somebody is sent."""
+        return self.licence.startswith(("CC ", "ODbL", "Apache", "free"))
+
 
 def read_corpus(
     name: str, source: str | Path | Sequence[str] | None, label_map: Mapping[str, str | None] | None = None, **options
