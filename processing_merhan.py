@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 import torchaudio
-from transformers import Pipeline
+from transformers import BatchEncoding, Pipeline
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
@@ -53,6 +53,7 @@ def load_audio(
     end: float | None = None,
     min_seconds: float = 0.5,
     max_seconds: float | None = None,
+    trim_silence: float | None = None,
 ) -> np.ndarray:
     """Decode anything that holds sound into what the model reads.
 
@@ -60,6 +61,8 @@ def load_audio(
         source, start, end: as in [`decode_audio`].
         min_seconds: shorter sound gets zeros behind it (SpecAugment of wav2vec2 needs 0.2 s, its convolutions 25 ms).
         max_seconds: of longer sound the middle is kept: leading and trailing silence is the first to go.
+        trim_silence: decibels; what lies before and after the sound and is that much weaker than its loudest 10 ms is
+            cut off, but for 50 ms. `None` keeps it.
 
     Returns:
         `(samples,)` float32, mono, 16 kHz, mean removed.
@@ -70,7 +73,10 @@ def load_audio(
     waveform, rate = read_audio(source, start, end)
     if rate != SAMPLING_RATE:
         waveform = _resampler(rate)(torch.from_numpy(waveform)).numpy()
-    return _fit(waveform - waveform.mean(), min_seconds, max_seconds)
+    waveform = waveform - waveform.mean()
+    if trim_silence is not None:
+        waveform = _trim(waveform, trim_silence)
+    return _fit(waveform, min_seconds, max_seconds)
 
 
 def read_audio(
@@ -217,6 +223,15 @@ def _resampler(rate: int) -> torchaudio.transforms.Resample:
     return torchaudio.transforms.Resample(rate, SAMPLING_RATE)
 
 
+def _trim(waveform: np.ndarray, decibels: float) -> np.ndarray:
+    """Without the silence before and after; silence alone stays as it is."""
+    frame = SAMPLING_RATE // 100
+    whole = np.pad(waveform, (0, -len(waveform) % frame))
+    power = np.square(whole.reshape(-1, frame)).mean(axis=1)
+    (loud,) = np.nonzero(power >= power.max() * 10 ** (-decibels / 10))
+    return waveform[max(loud[0] - 5, 0) * frame : (loud[-1] + 6) * frame]
+
+
 def _fit(waveform: np.ndarray, min_seconds: float, max_seconds: float | None) -> np.ndarray:
     """Zeros behind sound that is too short, the middle of sound that is too long."""
     shortest = round(min_seconds * SAMPLING_RATE)
@@ -238,7 +253,7 @@ class MerhanProcessor(ProcessorMixin):
         tokenizer: the text backbone's.
         modalities: what the model reads. A model of one modality still carries both parts, because a processor of
             transformers 5 cannot hold an absent one; the other part is never called.
-        min_seconds, max_seconds: bounds on the sound of one utterance, see [`load_audio`].
+        min_seconds, max_seconds, trim_silence: what is kept of the sound of one utterance, see [`load_audio`].
         max_tokens: bound on the text, special tokens included. It cuts the context, oldest turn first, **never the
             current turn**: that stays whole up to the tokenizer's `model_max_length`, which bounds `max_tokens` too.
         context_turns: how many earlier turns of the dialogue the model reads.
@@ -259,6 +274,7 @@ class MerhanProcessor(ProcessorMixin):
         context_turns: int = 0,
         use_speaker: bool = False,
         turn_template: str = "{speaker}: {text}",
+        trim_silence: float | None = None,
     ):
         super().__init__(feature_extractor, tokenizer)
         self.modalities = list(modalities)
@@ -268,6 +284,7 @@ class MerhanProcessor(ProcessorMixin):
         self.context_turns = context_turns
         self.use_speaker = use_speaker
         self.turn_template = turn_template
+        self.trim_silence = trim_silence
         # The oldest turns stand first, so they are what a full context loses.
         self.tokenizer.truncation_side = "left"
 
@@ -308,7 +325,7 @@ class MerhanProcessor(ProcessorMixin):
 
     def load_audio(self, source: Any, start: float | None = None, end: float | None = None) -> np.ndarray:
         """[`load_audio`] with this processor's bounds."""
-        return load_audio(source, start, end, self.min_seconds, self.max_seconds)
+        return load_audio(source, start, end, self.min_seconds, self.max_seconds, self.trim_silence)
 
     def encode_text(self, text: str | None, speaker: str | None = None, context: Any = None) -> list[int] | None:
         """Token ids of a turn and what of its context fits; `None` where there are no words.
@@ -316,12 +333,28 @@ class MerhanProcessor(ProcessorMixin):
         Raises:
             ValueError: the turn alone is longer than the text backbone can read, or is no string.
         """
+        encoding = self._encode(text, speaker, context)
+        return None if encoding is None else encoding["input_ids"]
+
+    def words(self, text: str | None, speaker: str | None = None, context: Any = None) -> list[tuple[str, list[int]]]:
+        """Each word of the turn, without its context, and the places of its tokens in what [`encode_text`] gives."""
+        encoding = self._encode(text, speaker, context)
+        if encoding is None:
+            return []
+        turn, places = self._turn({"speaker": speaker, "text": text}), {}
+        for place, (word, sequence) in enumerate(zip(encoding.word_ids(), encoding.sequence_ids(), strict=True)):
+            if sequence == 0:
+                places.setdefault(word, []).append(place)
+        return [(turn[slice(*encoding.word_to_chars(word))].strip(), tokens) for word, tokens in places.items()]
+
+    def _encode(self, text: str | None, speaker: str | None, context: Any) -> BatchEncoding | None:
         if text is not None and not isinstance(text, str):
             raise ValueError(f"text: {text!r} is no string; give the words, or None where there are none.")
         if not text or not text.strip():
             return None
         turn = self._turn({"speaker": speaker, "text": text})
-        ids = self.tokenizer(turn)["input_ids"]
+        alone = self.tokenizer(turn)
+        ids = alone["input_ids"]
         if len(ids) > self.tokenizer.model_max_length:
             raise ValueError(
                 f"The turn {text[:60]!r}... has {len(ids)} tokens, the text backbone reads at most "
@@ -332,8 +365,8 @@ class MerhanProcessor(ProcessorMixin):
         longest = min(self.max_tokens, self.tokenizer.model_max_length)
         specials = [self.tokenizer.num_special_tokens_to_add(pair=pair) for pair in (False, True)]
         if not before or len(ids) - specials[0] + specials[1] >= longest:
-            return ids
-        return self.tokenizer(turn, before, truncation="only_second", max_length=longest)["input_ids"]
+            return alone
+        return self.tokenizer(turn, before, truncation="only_second", max_length=longest)
 
     def _turn(self, turn: str | Mapping[str, str | None]) -> str:
         turn = {"text": turn} if isinstance(turn, str) else turn
@@ -416,6 +449,18 @@ class EmotionRecognitionPipeline(Pipeline):
 
     Audio is whatever [`load_audio`] takes. `speaker` and `context` (the turns before, oldest first) are read by a model
     that was trained with them. `top_k` keeps the best few labels.
+
+    `explain=True` gives for each utterance, in place of the list of scores, a dictionary of
+
+        scores: that list.
+        contributions: `{"audio": ..., "text": ...}` in [-1, 1], where both were given: how much of the first label's
+            score goes when that modality is taken away (occlusion; its learned token takes its place).
+        words: `{"word", "attention"}` of the turn, where both were given and the fusion has cross attention: how the
+            word, as a query, spreads its attention over `seconds` (mean over heads and over the word's tokens; sums
+            to 1).
+        seconds: the middle of each audio frame, counted from the first sample that the model was given.
+
+    Attention says where the model looked, not what it would have answered without: that is what occlusion says.
     """
 
     _load_processor = True
@@ -429,6 +474,8 @@ class EmotionRecognitionPipeline(Pipeline):
         utterances = [_utterance(row.pop("audio"), **row) for row in _rows(audio, text, **fields)]
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size: {batch_size!r} is not a number of utterances; give 1 or more.")
+        if kwargs.get("explain"):
+            batch_size = 1  # without padding, every frame and token is the utterance's own
         batches = (utterances[first : first + batch_size] for first in range(0, len(utterances), batch_size))
         results = [
             one
@@ -437,25 +484,63 @@ class EmotionRecognitionPipeline(Pipeline):
         ]
         return results if many else results[0]
 
-    def _sanitize_parameters(self, top_k: int | None = None, **kwargs):
+    def _sanitize_parameters(self, top_k: int | None = None, explain: bool = False, **kwargs):
         if kwargs:
-            raise TypeError(f"Unknown argument {', '.join(kwargs)}; known are speaker, context, batch_size, top_k.")
-        return {}, {}, {"top_k": top_k}
+            known = "speaker, context, batch_size, top_k, explain"
+            raise TypeError(f"Unknown argument {', '.join(kwargs)}; known are {known}.")
+        return {"explain": explain}, {"explain": explain}, {"top_k": top_k, "explain": explain}
 
-    def preprocess(self, inputs: dict[str, list[dict]]) -> BatchFeature:
+    def preprocess(self, inputs: dict[str, list[dict]], explain: bool = False) -> dict[str, Any]:
         rows = inputs["utterances"]
-        return self.processor(**{name: [row[name] for row in rows] for name in _FIELDS})
+        batch = self.processor(**{name: [row[name] for row in rows] for name in _FIELDS})
+        if not explain or len(_given(batch)) < 2:
+            return {"batch": batch, "words": []}
+        return {"batch": batch, "words": self.processor.words(*(rows[0][name] for name in _FIELDS[1:]))}
 
-    def _forward(self, inputs: BatchFeature) -> torch.Tensor:
-        return self.model(**inputs).logits
+    def _forward(self, inputs: dict[str, Any], explain: bool = False) -> dict[str, Any]:
+        batch = inputs["batch"]
+        outputs = self.model(**batch, output_attentions=explain)
+        found = {"logits": outputs.logits, "words": inputs["words"]}
+        given = _given(batch)
+        if explain and len(given) == 2:
+            kept = {"audio": given["text"], "text": given["audio"]}
+            found["without"] = {name: self.model(**other).logits for name, other in kept.items()}
+            found["attention"] = outputs.attentions.get("text_to_audio")
+            found["samples"] = batch["input_values"].shape[1]
+        return found
 
-    def postprocess(self, logits: torch.Tensor, top_k: int | None = None) -> list[list[dict[str, Any]]]:
+    def postprocess(self, outputs: dict[str, Any], top_k: int | None = None, explain: bool = False) -> list[Any]:
         names = self.model.config.id2label
-        ranked = (logits.float() / self.model.config.temperature).softmax(dim=-1).sort(dim=-1, descending=True)
-        return [
+        ranked = self._scores(outputs["logits"]).sort(dim=-1, descending=True)
+        scores = [
             [{"label": names[index], "score": score} for index, score in zip(indices, scores, strict=True)][:top_k]
             for indices, scores in zip(ranked.indices.tolist(), ranked.values.tolist(), strict=True)
         ]
+        return [{"scores": scores[0], **self._explanation(outputs)}] if explain else scores
+
+    def _scores(self, logits: torch.Tensor) -> torch.Tensor:
+        return (logits.float() / self.model.config.temperature).softmax(dim=-1)
+
+    def _explanation(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Of one utterance; nothing where it has one modality alone, which leaves nothing to tell apart."""
+        found: dict[str, Any] = {"contributions": {}, "words": [], "seconds": []}
+        scores = self._scores(outputs["logits"])[0]
+        for name, logits in outputs.get("without", {}).items():
+            found["contributions"][name] = (scores.max() - self._scores(logits)[0, scores.argmax()]).item()
+        if outputs.get("attention") is not None:
+            attention = outputs["attention"][0].float().mean(dim=0)  # (tokens, frames)
+            duration, frames = outputs["samples"] / SAMPLING_RATE, attention.shape[1]
+            found["seconds"] = [(frame + 0.5) * duration / frames for frame in range(frames)]
+            found["words"] = [
+                {"word": word, "attention": attention[places].mean(dim=0).tolist()} for word, places in outputs["words"]
+            ]
+        return found
+
+
+def _given(batch: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    """The tensors of each modality that a batch has."""
+    keys = {"audio": ("input_values", "audio_attention_mask"), "text": ("input_ids", "attention_mask")}
+    return {name: {key: batch[key] for key in own} for name, own in keys.items() if own[0] in batch}
 
 
 def _utterance(item: Any, **fields: Any) -> dict[str, Any]:

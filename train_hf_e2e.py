@@ -24,7 +24,7 @@ from merhan.provenance import histories
 from merhan.publishing import export, publish
 from merhan.recipe import Recipe, load_recipe
 from merhan.rehearsal import rehearse
-from merhan.run import check_evaluation, check_run, evaluate_run, farewell, open_run
+from merhan.run import check_evaluation, check_run, check_strategies, evaluate_run, farewell, open_run
 from merhan.trainer import train_stage
 
 
@@ -47,14 +47,21 @@ def train(recipe: Recipe, data: Data, resume: bool = False, overwrite: bool = Fa
     """From rows with splits to a model folder and its evaluation."""
     modalities = recipe.model.modalities
     parts = dict(list(data.rows.groupby("split")))
+    check_strategies(recipe, parts["train"])
     labels = sorted(parts["train"]["label"].unique())
     set_seed(recipe.seed)
     with PartialState().main_process_first():
         processor = build_processor(recipe.model, recipe.data, parts["train"])
         model = build_model(recipe.model, labels, parts["train"])
+    for_training = {
+        "augmentation": recipe.data.augmentation,
+        "transcript_noise": recipe.data.transcript_noise,
+        "soft_labels": recipe.data.soft_labels,
+    }
+    known = model.config.label2id, modalities, data.dialogues
     training, validation = (
-        EmotionDataset(parts[name], processor, model.config.label2id, modalities, data.dialogues, augment, recipe.seed)
-        for name, augment in (("train", recipe.data.speed_perturbation), ("validation", False))
+        EmotionDataset(parts[name], processor, *known, seed=recipe.seed, dimensions=model.config.dimensions, **options)
+        for name, options in (("train", for_training), ("validation", {}))
     )
 
     folder = open_run(recipe, data, resume, overwrite)

@@ -37,6 +37,10 @@ Protocol `{protocol["name"]}` version {protocol["version"]} (hash `{protocol["ha
 
 {scores_table(found, "run")}
 
+Temperature fitted on validation, and the calibration of the scores on {first["split"]} with it and without:
+
+{calibrations(found)}
+
 `{arguments.runs[0].name}`, class by class:
 
 {class_table(first)}
@@ -49,6 +53,18 @@ def figures_of(run: Path):
     for path in sorted((run / "evaluation").glob("*/metrics.json")):
         metrics = json.loads(path.read_text())
         yield f"`{run.name}`, {metrics['split']}, {metrics['condition']}", metrics
+
+
+def calibrations(found: dict[str, dict]) -> str:
+    """One row per evaluation."""
+    both = ("uncalibrated", "calibration")
+    rows = [
+        [name, f"{one['calibration']['temperature']:.2f}"]
+        + [f"{one[kind][score]:.3f}" for score in ("ece", "log_loss") for kind in both]
+        for name, one in found.items()
+    ]
+    header = ["run", "temperature", "ECE without", "ECE with", "log loss without", "log loss with"]
+    return markdown_table(header, rows)
 
 
 def command_of(run: Path, hidden: dict[str, str]) -> str:

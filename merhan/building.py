@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -22,10 +23,11 @@ from transformers import (
     Wav2Vec2FeatureExtractor,
 )
 
+from merhan.dataset import feature_width
 from merhan.errors import InputError
 from merhan.feature_cache import cache_folder
 from merhan.recipe import DataRecipe, ModelRecipe
-from modeling_merhan import MerhanAudioConfig, MerhanConfig, MerhanForSequenceClassification
+from modeling_merhan import MerhanAudioConfig, MerhanConfig, MerhanFeaturesConfig, MerhanForSequenceClassification
 from processing_merhan import SAMPLING_RATE, MerhanProcessor
 
 
@@ -43,17 +45,20 @@ def build_model(recipe: ModelRecipe, labels: Sequence[str], train: pd.DataFrame)
     if isinstance(weights := config.get("class_weights"), list) and len(weights) != len(labels):
         raise InputError(f"model.config.class_weights: {len(weights)} for {len(labels)} labels ({', '.join(labels)}).")
     with _explained(recipe):
-        audio, text = _audio(recipe), _text(recipe, train)
+        audio, text = _audio(recipe, train), _text(recipe, train)
         model = MerhanForSequenceClassification.from_backbones(
             audio,
             text,
-            audio_config=None if audio is None or isinstance(audio, MerhanAudioConfig) else recipe.audio_config,
-            text_config=None if text is None else recipe.text_config,
+            audio_config=recipe.audio_config if isinstance(audio, str) else None,
+            text_config=recipe.text_config if isinstance(text, str) else None,
             id2label=dict(enumerate(labels)),
             label2id={label: number for number, label in enumerate(labels)},
             **config,
         )
         model.set_attn_implementation(recipe.attn_implementation)
+        if model.regressor is not None:
+            # The head begins at the mean of what it is to estimate: far from it, agreement hardly has a slope.
+            model.regressor.bias.data = torch.tensor(train[list(config["dimensions"])].mean().to_numpy(np.float32))
         if recipe.checkpoint:
             _begin_with(model, recipe.checkpoint)
         return model
@@ -73,19 +78,20 @@ def _begin_with(model: MerhanForSequenceClassification, checkpoint: str):
 def build_processor(recipe: ModelRecipe, data: DataRecipe, train: pd.DataFrame) -> MerhanProcessor:
     """The processor that belongs to the backbones, with the recipe's bounds and text template."""
     with _explained(recipe):
-        audio, text = _audio(recipe), _text(recipe, train)
+        audio, text = _audio(recipe, train), _text(recipe, train)
         feature_extractor = (
             _feature_extractor(audio) if isinstance(audio, str) else Wav2Vec2FeatureExtractor(do_normalize=False)
         )
-        tokenizer = ByT5Tokenizer(extra_ids=0) if text is None else _tokenizer(text)
+        tokenizer = _tokenizer(text) if isinstance(text, str) else ByT5Tokenizer(extra_ids=0)
     if feature_extractor.sampling_rate != SAMPLING_RATE:
         raise InputError(f"model.audio_backbone: {audio!r} reads {feature_extractor.sampling_rate} Hz, not 16000.")
     return MerhanProcessor(
         feature_extractor,
         tokenizer,
-        modalities=recipe.modalities,
+        modalities=recipe.backbones,
         min_seconds=data.min_seconds,
         max_seconds=data.max_seconds,
+        trim_silence=data.trim_silence,
         max_tokens=data.max_tokens,
         context_turns=data.context_turns,
         use_speaker=data.use_speaker,
@@ -110,14 +116,25 @@ def balanced_weights(labels: pd.Series, order: Sequence[str]) -> list[float]:
     return [len(labels) / (len(order) * counts[label]) for label in order]
 
 
-def _audio(recipe: ModelRecipe) -> str | MerhanAudioConfig | None:
+def _audio(recipe: ModelRecipe, train: pd.DataFrame) -> str | PreTrainedConfig | None:
+    if recipe.audio_backbone == "features":
+        return _features(train, "audio_features")
     if recipe.audio_backbone == "light":
         return MerhanAudioConfig(**recipe.audio_config)
     return str(tiny_audio()) if recipe.audio_backbone == "tiny" else recipe.audio_backbone
 
 
-def _text(recipe: ModelRecipe, train: pd.DataFrame) -> str | None:
+def _text(recipe: ModelRecipe, train: pd.DataFrame) -> str | PreTrainedConfig | None:
+    if recipe.text_backbone == "features":
+        return _features(train, "text_features")
     return str(tiny_text(train["text"])) if recipe.text_backbone == "tiny" else recipe.text_backbone
+
+
+def _features(train: pd.DataFrame, column: str) -> MerhanFeaturesConfig:
+    """As wide as the vectors are."""
+    if width := feature_width(train, column):
+        return MerhanFeaturesConfig(hidden_size=width)
+    raise InputError(f"model: `features` reads the column {column}, and no row of train has any.")
 
 
 def _is_ours(name: str) -> bool:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from omegaconf import OmegaConf
 
 from merhan.comparison import as_table, compare, read_system
@@ -13,8 +14,9 @@ from merhan.corpora import CORPORA, read_corpus
 from merhan.dataset import load_data
 from merhan.doctor import as_html, as_json, as_text, examine, raw_folder
 from merhan.errors import InputError, exits_cleanly
-from merhan.evaluation import cluster_column
+from merhan.evaluation import add_source_options, cluster_column, load_checkpoint, open_evaluation
 from merhan.experiment import run_experiment
+from merhan.explanation import explain, explain_rows
 from merhan.leaks import unaccepted
 from merhan.manifest import read_manifest
 from merhan.preparation import prepare
@@ -22,6 +24,8 @@ from merhan.provenance import histories
 from merhan.publishing import publish
 from merhan.recipe import load_recipe
 from merhan.report import markdown_table
+from merhan.robustness import sweep
+from merhan.robustness import table as robustness_table
 from merhan.unification import prepare_all
 
 
@@ -111,10 +115,48 @@ def run_an_experiment(arguments: argparse.Namespace):
     sys.exit(1 if failures else 0)
 
 
+def run_explain(arguments: argparse.Namespace):
+    model, processor = load_checkpoint(arguments.checkpoint)
+    if arguments.utterance:
+        recipe = Path(arguments.checkpoint) / "recipe.yaml"
+        if not (Path(arguments.checkpoint) / "model").is_dir():
+            raise InputError(f"{arguments.checkpoint}: is no run's folder, so --utterance has no data to look in.")
+        data = load_data(load_recipe(recipe).data, model.config.modalities, only=arguments.split)
+        pages = explain_rows(model, processor, data, arguments.utterance, arguments.out)
+    else:
+        if not (arguments.audio or arguments.text):
+            raise InputError("explain: what? Give --audio, --text or both, or --utterance of a run.")
+        try:
+            waveform = processor.load_audio(arguments.audio) if arguments.audio else None
+            page = explain(model, processor, waveform, arguments.text, arguments.speaker)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        pages = [arguments.out / "explanation.html"]
+        pages[0].write_text(page)
+    print(*(f"page: {page}" for page in pages), sep="\n")
+
+
+def run_robustness(arguments: argparse.Namespace):
+    model, processor, data, folder = open_evaluation(arguments)
+    rows = sweep(model, processor, data, arguments.split, folder, batch_size=arguments.batch_size)
+    if PartialState().is_main_process:
+        print(f"\n{robustness_table(rows)}\n\npage: {folder / 'robustness.html'}")
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="merhan", description="Corpora in, models out.")
     commands = top.add_subparsers(required=True, metavar="command")
-    for add in (add_prepare, add_doctor, add_audit, add_compare, add_experiment, add_publish):
+    for add in (
+        add_prepare,
+        add_doctor,
+        add_audit,
+        add_compare,
+        add_experiment,
+        add_explain,
+        add_robustness,
+        add_publish,
+    ):
         add(commands)
     return top
 
@@ -182,6 +224,29 @@ def add_experiment(commands: Any):
     )
     command.add_argument("--dry_run", action="store_true", help="rehearse every row on tiny stand-ins, and no more")
     command.set_defaults(run=run_an_experiment)
+
+
+def add_explain(commands: Any):
+    command = commands.add_parser(
+        "explain", help="pages that show what an answer hangs on: voice or words, and which words met which seconds"
+    )
+    command.add_argument("checkpoint", help="a run's folder, a model folder, or a Hub id")
+    command.add_argument("--audio", help="a recording")
+    command.add_argument("--text", help="its words")
+    command.add_argument("--speaker", help="who says it, for a model that reads that")
+    command.add_argument("--utterance", nargs="+", help="utterance_id of rows of the run's own data, in place of these")
+    command.add_argument("--split", default="test", help="where those rows are (default: test)")
+    command.add_argument("--out", type=Path, default=Path("explained"), help="folder to write (default: explained)")
+    command.set_defaults(run=run_explain)
+
+
+def add_robustness(commands: Any):
+    command = commands.add_parser(
+        "robustness", help="what is left under noise, wrong words, a missing modality; goes on where it stopped"
+    )
+    command.add_argument("checkpoint", help="a run's folder, a model folder, or a Hub id")
+    add_source_options(command)
+    command.set_defaults(run=run_robustness)
 
 
 def add_publish(commands: Any):

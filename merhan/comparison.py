@@ -16,7 +16,7 @@ from scipy.stats import binomtest, bootstrap, permutation_test
 
 from merhan.errors import InputError
 from merhan.evaluation import cluster_column
-from merhan.metrics import SCORES, counts_by_cluster, scores_of_counts
+from merhan.metrics import SCORES, confidence_level, counts_by_cluster, scores_of_counts
 from merhan.report import TITLES, markdown_table
 
 
@@ -145,7 +145,10 @@ def _differences(one: System, other: System, labels: Sequence[str], resamples: i
 
     pairs = (half, half + len(half))
     options = {"n_resamples": resamples, "batch": 200, "rng": seed, "vectorized": True}
-    drawn = bootstrap(pairs, difference, paired=True, method="percentile", **options).confidence_interval
+    level = confidence_level(len(half))
+    drawn = bootstrap(
+        pairs, difference, paired=True, method="percentile", confidence_level=level, **options
+    ).confidence_interval
 
     def transposed(ours: np.ndarray, theirs: np.ndarray, axis: int) -> np.ndarray:
         return difference(ours, theirs, axis).T  # permutation_test wants the draws first, bootstrap last

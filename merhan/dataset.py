@@ -1,5 +1,6 @@
 """Manifest rows -> examples -> padded batches."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,21 +8,24 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import Dataset
-from torchaudio.functional import speed
+from torch.utils.data import Dataset, default_collate
 from tqdm.auto import tqdm
 
+from merhan.augmentation import (
+    BABBLE_VOICES,
+    AugmentationRecipe,
+    TranscriptNoiseRecipe,
+    augment,
+    with_word_errors,
+)
 from merhan.corpora import called, read_corpus
 from merhan.errors import InputError
 from merhan.inspection import measure, segment
 from merhan.leaks import Leak, audit
-from merhan.manifest import context_only
+from merhan.manifest import FEATURES, context_only, has
 from merhan.protocols import split
 from merhan.recipe import DataRecipe
-from processing_merhan import SAMPLING_RATE, MerhanProcessor
-
-
-SPEEDS = (0.9, 1.0, 1.1)  # Ko et al. 2015, "Audio augmentation for speech recognition", Interspeech
+from processing_merhan import MerhanProcessor
 
 
 class Data(NamedTuple):
@@ -50,6 +54,8 @@ def load_data(
     labelled = corpus.rows[~context_only(corpus.rows)]
     rows, protocol, by_protocol = split(labelled, recipe.protocol, recipe.fold, only)
     rows, left_out = readable(rows, modalities, where)
+    for column in FEATURES:
+        feature_width(rows, column)
     rows, facts = (
         measure(rows, where) if "audio" in modalities else (rows.assign(duration=rows.get("duration", 0.0)), [])
     )
@@ -67,8 +73,11 @@ class EmotionDataset(Dataset):
         processor: makes sound and text what the model reads.
         label2id: label -> class id.
         modalities: which of the model's modalities to give.
-        augment: whether to play each utterance at a drawn speed.
-        seed: of that draw, together with the epoch and the row.
+        augmentation: what happens to the sound, anew in every epoch.
+        transcript_noise: what happens to the words, those of the context too; substitutes are words of `rows`.
+        seed: of these draws, together with the epoch and the row.
+        dimensions: columns of numbers that a second head learns, as `valence`; an empty cell is not annotated.
+        soft_labels: whether the labels are distributions, of the raters' votes; `labels` are class ids all the same.
     """
 
     def __init__(
@@ -78,33 +87,56 @@ class EmotionDataset(Dataset):
         label2id: Mapping[str, int],
         modalities: Sequence[str],
         dialogues: pd.DataFrame | None = None,
-        augment: bool = False,
+        augmentation: AugmentationRecipe | None = None,
+        transcript_noise: TranscriptNoiseRecipe | None = None,
         seed: int = 0,
+        dimensions: Sequence[str] = (),
+        soft_labels: bool = False,
     ):
         self.rows = rows.reset_index(drop=True)
         self.processor = processor
         self.modalities = list(modalities)
         self.labels = [label2id[label] for label in self.rows["label"]]
-        self.augment = augment
+        self.targets = distributions(self.rows, label2id) if soft_labels else self.labels
+        self.dimensions = self._dimensions(dimensions)
+        self.augmentation = augmentation or AugmentationRecipe()
+        self.transcript_noise = transcript_noise
         self.seed = seed
         self.epoch = 0
         # Modality -> one .npy file per row, read in place of the raw input; see feature_cache.
         self.features: dict[str, list[Path | None]] = {}
+        # The same of what no backbone reads: features that are the data's own.
+        missing = pd.Series("", self.rows.index)
+        self.given = {
+            name: self.rows.get(f"{name}_features", missing).tolist()
+            for name in self.modalities
+            if name not in processor.modalities
+        }
+        # Name -> a number per row, `(rows,)`, that the batch carries along for a strategy of training.
+        self.extras: dict[str, torch.Tensor] = {}
         self.segments = list(self.rows.reindex(columns=["audio", "start", "end"]).itertuples(index=False, name=None))
-        self.tokens = self._encode(self.rows if dialogues is None else dialogues)
+        self.heard = np.array([row for row, (audio, *_) in enumerate(self.segments) if audio])
+        self.words = [word for text in self.rows["text"] for word in text.split()]
+        self.turns = self._turns(self.rows if dialogues is None else dialogues)
+        self.tokens = [self._tokens_of(*turn) for turn in tqdm(self.turns, desc="encoding text", leave=False, delay=2)]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        example: dict[str, Any] = {"labels": self.labels[index]}
-        for name, files in self.features.items():
-            example[f"{name}_features"] = None if files[index] is None else np.load(files[index], mmap_mode="r")
-        if "audio" in self.modalities and "audio" not in self.features:
+        example: dict[str, Any] = {"labels": self.targets[index]}
+        if self.extras:
+            example["extras"] = {name: values[index] for name, values in self.extras.items()}
+        if self.dimensions is not None:
+            example["dimension_targets"] = self.dimensions[index]
+        features = self.given | self.features
+        for name, files in features.items():
+            example[f"{name}_features"] = read_features(files[index]) if files[index] else None
+        if "audio" in self.modalities and "audio" not in features:
             waveform = self.waveform(index)
-            example["audio"] = self._change_speed(waveform, index) if self.augment else waveform
-        if "text" in self.modalities and "text" not in self.features:
-            example["text"] = self.tokens[index]
+            example["audio"] = None if waveform is None else self._augmented(waveform, index)
+        if "text" in self.modalities and "text" not in features:
+            example["text"] = self._misheard(index) if self.transcript_noise else self.tokens[index]
         return example
 
     @property
@@ -114,35 +146,98 @@ class EmotionDataset(Dataset):
             return self.rows["duration"].clip(upper=self.processor.max_seconds or np.inf).tolist()
         return [len(ids or ()) for ids in self.tokens]
 
+    @property
+    def changing(self) -> set[str]:
+        """Modalities that are others in every epoch, so that no backbone's features of them can be kept."""
+        audio, text = any(vars(self.augmentation).values()), self.transcript_noise is not None
+        return {name for name, changes in (("audio", audio), ("text", text)) if changes}
+
     def waveform(self, index: int) -> np.ndarray | None:
         """`(samples,)` at 16 kHz as recorded, or None."""
         audio, start, end = self.segments[index]
         return self.processor.load_audio(audio, *segment(start, end)) if audio else None
 
-    def _change_speed(self, waveform: np.ndarray | None, index: int) -> np.ndarray | None:
-        if waveform is None:
-            return None
-        # A draw of seed, epoch and row alone: the same in any worker process and after a resume.
-        factor = np.random.default_rng([self.seed, self.epoch, index]).choice(SPEEDS)
-        changed, _ = speed(torch.from_numpy(waveform), SAMPLING_RATE, float(factor))
-        return changed.numpy()
+    def _dimensions(self, names: Sequence[str]) -> np.ndarray | None:
+        """`(rows, dimensions)` float32, NaN where a row is not annotated."""
+        return self.rows.reindex(columns=names).to_numpy(np.float32) if names else None
 
-    def _encode(self, dialogues: pd.DataFrame) -> list[list[int] | None]:
-        if "text" not in self.modalities:
-            return [None] * len(self.rows)
+    def _augmented(self, waveform: np.ndarray, index: int) -> np.ndarray:
+        def voices(rng: np.random.Generator) -> list[np.ndarray]:
+            others = self.heard[self.heard != index]
+            drawn = rng.choice(others, size=min(BABBLE_VOICES, len(others)), replace=False)
+            return [self.waveform(row) for row in drawn]
+
+        return augment(waveform, self.augmentation, (self.seed, self.epoch, index), voices)
+
+    def _misheard(self, index: int) -> list[int] | None:
+        rng = np.random.default_rng([self.seed, self.epoch, index, 5])  # behind those of the sound
+        rate = rng.uniform(*self.transcript_noise.error_rate)
+
+        def hear(text: str) -> str:
+            return with_word_errors(text, rate, self.transcript_noise.deletions, self.words, rng)
+
+        text, speaker, context, utterance = self.turns[index]
+        try:
+            misheard = [{**turn, "text": hear(turn["text"])} for turn in context]
+            return self._tokens_of(hear(text), speaker, misheard, utterance)
+        except InputError:  # longer words have made the turn longer than the backbone reads
+            return self.tokens[index]
+
+    def _turns(self, dialogues: pd.DataFrame) -> list[tuple[str, str | None, list[dict[str, str]], str]]:
         contexts = context_of(dialogues, self.processor.context_turns)
         speakers = self.rows["speaker"] if "speaker" in self.rows else [None] * len(self.rows)
-        turns = list(zip(self.rows["text"], speakers, self.rows["utterance_id"], strict=True))
-        return [
-            self._tokens_of(text, speaker, contexts.get(utterance), utterance)
-            for text, speaker, utterance in tqdm(turns, desc="encoding text", leave=False, delay=2)
-        ]
+        texts = self.rows["text"] if "text" in self.modalities else [""] * len(self.rows)
+        told = zip(texts, speakers, self.rows["utterance_id"], strict=True)
+        return [(text, speaker, contexts.get(utterance, []), utterance) for text, speaker, utterance in told]
 
-    def _tokens_of(self, text: str, speaker: str | None, context: Any, utterance: str) -> list[int] | None:
+    def _tokens_of(
+        self, text: str, speaker: str | None, context: list[dict[str, str]], utterance: str
+    ) -> list[int] | None:
         try:
             return self.processor.encode_text(text, speaker, context)
         except ValueError as error:
             raise InputError(f"{utterance!r}: {error}") from None
+
+
+def distributions(rows: pd.DataFrame, label2id: Mapping[str, int]) -> list[list[float]]:
+    """The share of votes for each label, one list per row, summing to 1.
+
+    Votes for what is none of the labels do not count; a row without a vote that counts has its own label alone.
+    """
+    found = []
+    for votes, label in zip(rows["votes"], rows["label"], strict=True):
+        cast = json.loads(votes) if votes else {}
+        counts = [cast.get(name, 0) for name in label2id]
+        total = sum(counts)
+        found.append([count / total for count in counts] if total else [float(name == label) for name in label2id])
+    return found
+
+
+def read_features(file: str | Path) -> np.ndarray:
+    """`(length, width)`; one vector for the whole utterance is a sequence of length 1.
+
+    Raises:
+        InputError: no such file, or no .npy of vectors.
+    """
+    try:
+        array = np.load(file, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: cannot be read as features ({error}); give an .npy file.") from None
+    if array.ndim not in (1, 2) or not array.size or not np.issubdtype(array.dtype, np.floating):
+        raise InputError(f"{file}: holds {array.dtype} {array.shape}; features are floats (length, width) or (width,).")
+    return np.atleast_2d(array)
+
+
+def feature_width(rows: pd.DataFrame, column: str) -> int | None:
+    """The width of a column's vectors, None where there are none; only the head of each file is read.
+
+    Raises:
+        InputError: as [`read_features`], or they have several widths.
+    """
+    widths = {read_features(file).shape[1] for file in set(rows.get(column, ())) - {""}}
+    if len(widths) > 1:
+        raise InputError(f"{column}: holds vectors of several widths, {', '.join(map(str, sorted(widths)))}.")
+    return next(iter(widths), None)
 
 
 def readable(rows: pd.DataFrame, modalities: Sequence[str], where: str) -> tuple[pd.DataFrame, list[str]]:
@@ -151,14 +246,14 @@ def readable(rows: pd.DataFrame, modalities: Sequence[str], where: str) -> tuple
     Raises:
         InputError: no row has any.
     """
-    has = pd.concat([rows[name] != "" for name in modalities], axis=1).any(axis=1)
-    if not has.any():
+    readable = pd.concat([has(rows, name) for name in modalities], axis=1).any(axis=1)
+    if not readable.any():
         raise InputError(
             f"{where}: no row has {' or '.join(modalities)}, which is all that this model is to read; fill that column "
             f"of the manifest, or choose a model of another modality."
         )
-    left_out = f"{where}: {(~has).sum()} of {len(rows)} rows left out, they have no {' and no '.join(modalities)}"
-    return rows[has].reset_index(drop=True), [] if has.all() else [left_out]
+    left_out = f"{where}: {(~readable).sum()} of {len(rows)} rows left out, they have no {' and no '.join(modalities)}"
+    return rows[readable].reset_index(drop=True), [] if readable.all() else [left_out]
 
 
 def context_of(rows: pd.DataFrame, turns: int) -> dict[str, list[dict[str, str]]]:
@@ -185,6 +280,10 @@ class Collator:
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         columns = {name: [example[name] for example in examples] for name in examples[0]}
         batch = {"labels": torch.tensor(columns.pop("labels"))}
+        if extras := columns.pop("extras", None):
+            batch |= default_collate(extras)
+        if "dimension_targets" in columns:
+            batch["dimension_targets"] = torch.from_numpy(np.stack(columns.pop("dimension_targets")))
         for name in ("audio", "text"):
             features = columns.pop(f"{name}_features", ())
             if any(array is not None for array in features):

@@ -248,8 +248,15 @@ def as_html(diagnosis: Diagnosis, found: Sequence[Facts | AudioError | None]) ->
 
 
 def _histogram(values: Sequence[float], label: str) -> str:
-    return picture(lambda axes: (axes.hist(values, bins=40, color="#4477aa"), axes.set(xlabel=label, ylabel="count")))
+    def draw(figure: Any):
+        axes = figure.subplots()
+        axes.hist(values, bins=40, color="#4477aa")
+        axes.set(xlabel=label, ylabel="count")
+
+    return picture(draw)
 
 
 def _bars(counts: dict[str, int]) -> str:
-    return picture(lambda axes: axes.barh(list(counts)[::-1], list(counts.values())[::-1], color="#4477aa"))
+    return picture(
+        lambda figure: figure.subplots().barh(list(counts)[::-1], list(counts.values())[::-1], color="#4477aa")
+    )

@@ -1,7 +1,10 @@
 """From a model and rows to predictions, figures, a picture and a report, each a file complete in itself."""
 
+import argparse
+import hashlib
+import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +15,31 @@ from accelerate import PartialState
 from torch.utils.data import Subset
 from transformers import Trainer, TrainingArguments
 
-from merhan.dataset import Collator, Data, EmotionDataset, readable
+from merhan.dataset import Collator, Data, EmotionDataset, load_data, readable
 from merhan.errors import InputError, require_finite
-from merhan.metrics import EmotionMetrics, calibration, fit_temperature, intervals, score
-from merhan.provenance import write_json
+from merhan.feature_cache import digest_of_weights
+from merhan.leaks import known_leaks
+from merhan.manifest import DIMENSIONS
+from merhan.metrics import (
+    EmotionMetrics,
+    calibration,
+    dimension_scores,
+    fit_temperature,
+    intervals,
+    risk_coverage,
+    score,
+)
+from merhan.provenance import record_of, write_json
+from merhan.recipe import DataRecipe, change_data, load_recipe
 from merhan.report import confusion_picture, reliability_picture, write_page, write_report
 from modeling_merhan import MerhanForSequenceClassification
 from processing_merhan import MerhanProcessor
 
 
+MODALITIES = ("audio", "text")
+
 # Carried along from the manifest, for whoever groups or pairs predictions later.
-CARRIED = ("corpus", "speaker", "session", "dialogue", "gender", "language", "duration")
+CARRIED = ("corpus", "speaker", "session", "dialogue", "gender", "language", "duration", *DIMENSIONS)
 
 # What figures are given apart for, and the bands of seconds.
 GROUPED = ("speaker", "corpus", "gender", "language")
@@ -38,19 +55,25 @@ def evaluate_split(
     folder: Path,
     condition: str | None = None,
     batch_size: int = 16,
+    again: bool = True,
+    **spoil: Any,
 ) -> dict[str, Any]:
     """Evaluate one split, and write `predictions.parquet`, `metrics.json`, two pictures, `report.html` and `report.md`.
 
     Args:
         data: what was read; the context of a turn comes from all of it.
         folder: the evaluation folder; results go to `folder/<split>` or `folder/<split>--<condition>`.
-        condition: `audio` or `text` to give the model that modality alone; None gives it all that it reads.
+        condition: `audio` or `text` to give the model that modality alone; None gives it all that it reads. Anything
+            else is the name of what `spoil` does, or of what was done to the data.
+        again: whether to do it again where the folder holds the same weights' result on the same rows. A sweep says no,
+            and has a progress bar of its own.
+        spoil: `augmentation` and `transcript_noise` of the data set.
 
     Returns:
         What `metrics.json` holds.
     """
-    modalities = [condition] if condition else model.config.modalities
-    if condition and condition not in model.config.modalities:
+    modalities = [condition] if condition in MODALITIES else model.config.modalities
+    if not set(modalities) <= set(model.config.modalities):
         raise InputError(
             f"This model reads {' and '.join(model.config.modalities)}; it cannot be given {condition} alone."
         )
@@ -63,25 +86,50 @@ def evaluate_split(
             f"The {split} split has labels that the model never learnt: {', '.join(unknown)}. It knows "
             f"{', '.join(model.config.label2id)}; map or drop them with data.label_map."
         )
-    dataset = EmotionDataset(part, processor, model.config.label2id, modalities, dialogues=data.dialogues)
-    logits = predict(model, processor, dataset, batch_size)
-    name = f"{split}--{condition}" if condition else split
+    name = f"{split}--{condition.replace(' ', '-')}" if condition else split
+    made_of = _made_of(model, processor, data, part, [condition, spoil])
+    if not again and (saved := _saved(folder / name / "metrics.json")).get("made_of") == made_of:
+        return saved
+    dataset = EmotionDataset(part, processor, model.config.label2id, modalities, data.dialogues, **spoil)
+    logits, dimensions = estimate(model, processor, dataset, batch_size, quiet=not again)
     predictions = table_of(part, logits, model.config.id2label)
+    for number, dimension in enumerate(model.config.dimensions):
+        predictions[f"{dimension}_prediction"] = dimensions[:, number]
     metrics = {"split": split, "condition": condition or "+".join(modalities), "folder": name}
-    metrics |= {"notes": left_out, "protocol": data.protocol} | figures(predictions, list(model.config.label2id))
+    metrics |= {"made_of": made_of, "notes": left_out, "protocol": data.protocol} | figures(
+        predictions, list(model.config.label2id)
+    )
     references = np.array(dataset.labels)
     metrics["calibration"] = calibration(logits, references, model.config.temperature)
     metrics["uncalibrated"] = calibration(logits, references)
+    metrics["risk_coverage"] = risk_coverage(logits, references, model.config.temperature)
+    if model.config.dimensions:
+        metrics["dimensions"] = figures_of_dimensions(predictions, model.config.dimensions)
     if PartialState().is_main_process:
         (folder / name).mkdir(parents=True, exist_ok=True)
         predictions.to_parquet(folder / name / "predictions.parquet", index=False)
         confusion_picture(metrics, folder / name / "confusion.png")
         reliability_picture(metrics, folder / name / "reliability.png")
         write_report(metrics, folder / name / "report.md")
-        write_page(metrics, predictions, folder.parent, folder / name / "report.html")
+        write_page(metrics, predictions, part.reset_index(drop=True), folder.parent, folder / name / "report.html")
         write_json(folder / name / "metrics.json", metrics)
     PartialState().wait_for_everyone()
     return metrics
+
+
+def _made_of(
+    model: MerhanForSequenceClassification, processor: MerhanProcessor, data: Data, part: pd.DataFrame, how: Any
+) -> str:
+    """Hash of what a result depends on: weights, temperature, preparation, rows, and what was done to them. Of the
+    recordings it holds what the manifest says of them, not their bytes."""
+    prepared = {key: value for key, value in vars(processor).items() if isinstance(value, str | int | float | None)}
+    rows = part.drop(columns="audio").to_csv(index=False)
+    told = [digest_of_weights(model).hexdigest(), model.config.temperature, prepared, rows, data.protocol, how]
+    return hashlib.sha256(repr([*told, data.dialogues["text"].tolist()]).encode()).hexdigest()[:16]
+
+
+def _saved(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def calibrate(
@@ -91,14 +139,21 @@ def calibrate(
     batch_size: int = 16,
 ):
     """Fit the temperature that the pipeline's scores have, on validation rows, into the model's config."""
-    logits = predict(model, processor, validation, batch_size)
+    logits, _ = estimate(model, processor, validation, batch_size)
     model.config.temperature = fit_temperature(logits, np.array(validation.labels))
 
 
-def predict(
-    model: MerhanForSequenceClassification, processor: MerhanProcessor, dataset: EmotionDataset, batch_size: int
-) -> np.ndarray:
-    """Logits `(rows, num_labels)` in the data set's order. Rows of like length share a batch; the order is put back."""
+def estimate(
+    model: MerhanForSequenceClassification,
+    processor: MerhanProcessor,
+    dataset: EmotionDataset,
+    batch_size: int,
+    quiet: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits `(rows, num_labels)` and dimensions `(rows, config.dimensions)`, in the data set's order.
+
+    Rows of like length share a batch; the order is put back.
+    """
     order = np.argsort(dataset.lengths, kind="stable")
     arguments = TrainingArguments(
         output_dir=tempfile.gettempdir(),  # nothing is written there
@@ -106,12 +161,16 @@ def predict(
         per_device_eval_batch_size=batch_size,
         remove_unused_columns=False,
         report_to="none",
+        disable_tqdm=quiet,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
     trainer = Trainer(model, arguments, data_collator=Collator(processor))
-    logits = np.empty((len(dataset), model.config.num_labels), dtype=np.float32)
-    logits[order] = trainer.predict(Subset(dataset, order.tolist())).predictions
-    return require_finite(logits)
+    found = trainer.predict(Subset(dataset, order.tolist())).predictions
+    found = np.concatenate(found, axis=1) if isinstance(found, tuple) else found
+    outputs = np.empty((len(dataset), model.config.num_labels + len(model.config.dimensions)), dtype=np.float32)
+    outputs[order] = found
+    logits, dimensions = np.split(require_finite(outputs), [model.config.num_labels], axis=1)
+    return logits, dimensions
 
 
 def table_of(rows: pd.DataFrame, logits: np.ndarray, id2label: Mapping[int, str]) -> pd.DataFrame:
@@ -141,6 +200,15 @@ def figures(predictions: pd.DataFrame, labels: list[str]) -> dict[str, Any]:
         "interval_clusters": cluster.removesuffix("_id") + "s",
         "groups": by_group(predictions, guessed, references, len(labels)),
     }
+
+
+def figures_of_dimensions(predictions: pd.DataFrame, dimensions: Sequence[str]) -> dict[str, dict | None]:
+    """CCC, Pearson and RMSE of each dimension over the rows that are annotated with it; None where no row is."""
+    found = {}
+    for name in dimensions:
+        known = predictions[predictions[name].notna()] if name in predictions else predictions[:0]
+        found[name] = dimension_scores(known[f"{name}_prediction"], known[name]) if len(known) else None
+    return found
 
 
 def by_group(
@@ -182,6 +250,52 @@ def load_checkpoint(name: str) -> tuple[MerhanForSequenceClassification, MerhanP
         return model.eval(), MerhanProcessor.from_pretrained(source, config=model.config, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"--checkpoint: {name!r} is neither a run, nor a model folder, nor a model on the Hub "
+            f"checkpoint: {name!r} is neither a run, nor a model folder, nor a model on the Hub "
             f"({str(error).strip().splitlines()[0]})"
         ) from None
+
+
+# --- what the programs that evaluate a checkpoint share ---------------------------------------------------------------
+
+
+def add_source_options(parser: argparse.ArgumentParser):
+    """On what to evaluate, and where to write."""
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--manifest", help="manifest to evaluate on (Parquet, CSV, JSONL)")
+    source.add_argument("--recipe", help="recipe whose data to evaluate on")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one key of the recipe")
+    parser.add_argument("--split", default="test", help="train, validation or test (default: test)")
+    parser.add_argument("--output_dir", help="default: evaluation/ in the run's folder")
+    parser.add_argument("--batch_size", type=int, default=16, help="utterances per batch (default: 16)")
+
+
+def open_evaluation(
+    arguments: argparse.Namespace,
+) -> tuple[MerhanForSequenceClassification, MerhanProcessor, Data, Path]:
+    """A checkpoint, the data to evaluate it on, with what leaks, and the evaluation folder. Prints the notes."""
+    recipe = data_of(arguments)
+    model, processor = load_checkpoint(arguments.checkpoint)
+    data = load_data(recipe, model.config.modalities, only=arguments.split)
+    data.protocol["leaks"] = known_leaks(record_of(arguments.checkpoint), data.rows)
+    for note in [*data.notes, *(f"leak: {leak}" for leak in data.protocol["leaks"])]:
+        print(f"note: {note}")
+    return model, processor, data, Path(arguments.output_dir or default_folder(arguments))
+
+
+def data_of(arguments: argparse.Namespace) -> DataRecipe:
+    """What to evaluate on: a manifest, a recipe's data, or the data of the run itself."""
+    if arguments.manifest:
+        return change_data(DataRecipe(corpus="manifest", source=arguments.manifest), arguments.set)
+    own = Path(arguments.checkpoint) / "recipe.yaml"
+    recipe = arguments.recipe or (own if (Path(arguments.checkpoint) / "model").is_dir() else None)
+    if recipe is None:
+        raise InputError("evaluate on what? Give --manifest, or --recipe, or a run's folder as checkpoint.")
+    return load_recipe(recipe, arguments.set).data
+
+
+def default_folder(arguments: argparse.Namespace) -> Path:
+    """A run on its own data: beside its other results. Anything else: under outputs/, by model and data."""
+    checkpoint, data = Path(arguments.checkpoint), arguments.manifest or arguments.recipe
+    if (checkpoint / "model").is_dir() and not data:
+        return checkpoint / "evaluation"
+    return Path("outputs") / "evaluation" / "-".join([checkpoint.name, *([Path(data).stem] if data else [])])

@@ -49,13 +49,20 @@ def use_cached_features(model: MerhanModel, dataset: EmotionDataset, modality: s
 
 def fingerprint(backbone: PreTrainedModel, processor) -> str:
     """Hash of a backbone's weights and config, and of how its input is prepared."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(backbone.state_dict().items()):
-        digest.update(name.encode() + str(tensor.dtype).encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    preparation = [processor.feature_extractor.to_dict(), processor.min_seconds, processor.max_seconds]
+    digest = digest_of_weights(backbone)
+    bounds = [processor.min_seconds, processor.max_seconds, processor.trim_silence]
+    preparation = [processor.feature_extractor.to_dict(), *bounds]
     digest.update(backbone.config.to_json_string().encode() + json.dumps(preparation, default=str).encode())
     return digest.hexdigest()
+
+
+def digest_of_weights(model: torch.nn.Module) -> hashlib.blake2b:
+    """Of every tensor that the model would save, with its name and type."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + str(tensor.dtype).encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest
 
 
 def _key(dataset: EmotionDataset, modality: str, row: int) -> str | None:
@@ -75,9 +82,8 @@ def _compute(model: MerhanModel, dataset: EmotionDataset, modality: str, row: in
     """`(length, width)` float16 of one utterance."""
     audio, text = ([dataset.waveform(row)], [None]) if modality == "audio" else ([None], [dataset.tokens[row]])
     values, mask = list(dataset.processor.pad(audio, text).to(device).values())
-    encode = model.encode_audio if modality == "audio" else model.encode_text
     with torch.no_grad():
-        states = encode(values, mask).states[0].half().cpu().numpy()
+        states = model.encode(modality, values, mask).states[0].half().cpu().numpy()
     if not np.isfinite(states).all():
         raise InputError(
             f"{dataset.rows['utterance_id'].iloc[row]!r}: its {modality} features do not fit into half precision; set "

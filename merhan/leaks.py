@@ -15,7 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from merhan.errors import InputError, nearest
 from merhan.inspection import Facts
-from merhan.manifest import in_split
+from merhan.manifest import PATHS, in_split
 from merhan.provenance import fingerprint
 
 
@@ -81,7 +81,7 @@ def known_leaks(record: Mapping[str, Any], rows: pd.DataFrame) -> list[str]:
     corpus or their speakers.
     """
     if record.get("data", {}).get("fingerprint") == fingerprint(rows):
-        return record["protocol"]["leaks"]
+        return record["protocol"].get("leaks", [])
     return [str(leak) for leak in _trained_before(rows, {"the model": record})]
 
 
@@ -175,7 +175,7 @@ def _giveaways(rows: pd.DataFrame) -> list[Leak]:
 
 def _same_rows(rows: pd.DataFrame) -> list[Leak]:
     """Validation rows that are test rows: then the best epoch is chosen on test."""
-    columns = [column for column in ("audio", "start", "end", "text") if column in rows]
+    columns = [column for column in (*PATHS, "start", "end", "text") if column in rows]
     keys = rows[columns].astype(str).agg("\0".join, axis=1)
     tested = set(keys[in_split(rows, "test")])
     side = rows[rows["split"] == "validation"]

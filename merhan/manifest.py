@@ -36,7 +36,11 @@ OPTIONAL = (
     "sentiment",  # negative, neutral or positive, where the corpus names it beside the emotion
     "votes",  # JSON object: our label, or the corpus's own word where it names no emotion -> number of raters
     "source_label",  # the corpus's own word
+    "audio_features",  # path of an .npy: vectors that stand for the sound, (length, width) or (width,) float
+    "text_features",  # the same for the words
 )
+FEATURES = ("audio_features", "text_features")
+PATHS = ("audio", *FEATURES)  # relative to the manifest's folder; empty = none
 SPLITS = ("train", "validation", "test")  # and test-<name>, where there are several test sets
 _TEXT_COLUMNS = (
     *REQUIRED,
@@ -50,8 +54,10 @@ _TEXT_COLUMNS = (
     "sentiment",
     "votes",
     "source_label",
+    *FEATURES,
 )
-_NUMBERS = ("turn", "start", "end", "duration", "valence", "arousal", "dominance")
+DIMENSIONS = ("valence", "arousal", "dominance")
+_NUMBERS = ("turn", "start", "end", "duration", *DIMENSIONS)
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -87,7 +93,8 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> pd.DataFr
     path = Path(path)
     rows = tidy(read_table(path), str(path))
     folder = Path(root) if root else path.parent
-    rows["audio"] = [str(folder / audio) if audio else "" for audio in rows["audio"]]
+    for column in set(PATHS) & set(rows):
+        rows[column] = [str(folder / path) if path else "" for path in rows[column]]
     return validate(rows, str(path))
 
 
@@ -96,7 +103,8 @@ def write_manifest(rows: pd.DataFrame, path: str | Path):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = rows.copy()
-    rows["audio"] = [os.path.relpath(audio, path.parent) if audio else "" for audio in rows["audio"]]
+    for column in set(PATHS) & set(rows):
+        rows[column] = [os.path.relpath(one, path.parent) if one else "" for one in rows[column]]
     writers = {
         ".parquet": rows.to_parquet,
         ".csv": lambda file: rows.to_csv(file, index=False),
@@ -138,7 +146,7 @@ def validate(rows: pd.DataFrame, where: str, extra_labels: Iterable[str] = ()) -
         raise InputError(f"{where}: holds no row.")
     _refuse(where, rows, rows["utterance_id"] == "", "utterance_id is empty", "give every row its own")
     _refuse(where, rows, rows["utterance_id"].duplicated(), "utterance_id stands twice", "make ids unique")
-    silent = (rows["audio"] == "") & (rows["text"] == "")
+    silent = ~pd.concat([has(rows, name) for name in ("audio", "text")], axis=1).any(axis=1)
     _refuse(where, rows, silent, "neither audio nor text", "give either, or remove the row")
     known = {*VOCABULARY, *extra_labels}
     unknown = ~rows["label"].isin(known) & ~context_only(rows)
@@ -150,6 +158,11 @@ def validate(rows: pd.DataFrame, where: str, extra_labels: Iterable[str] = ()) -
         known = rows["split"].isin(["", *SPLITS]) | rows["split"].str.match(r"test-[\w-]+$")
         _refuse(where, rows, ~known, "unknown split", f"write {', '.join(SPLITS)} (or test-<name>)")
     return rows
+
+
+def has(rows: pd.DataFrame, modality: str) -> pd.Series:
+    """Which rows have a modality, raw or as features."""
+    return (rows[modality] != "") | (rows.get(f"{modality}_features", pd.Series("", rows.index)) != "")
 
 
 def context_only(rows: pd.DataFrame) -> pd.Series:

@@ -9,7 +9,7 @@ import evaluate
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, norm, pearsonr, t
 from sklearn.metrics import (
     brier_score_loss,
     cohen_kappa_score,
@@ -90,7 +90,8 @@ def intervals(
     """95 % intervals of the four scores, by a percentile bootstrap over clusters (speakers, or dialogues).
 
     Rows of one speaker are alike, so it is speakers that are drawn, not rows. Fewer than five clusters give no
-    interval: two speakers say too little of a third.
+    interval: two speakers say too little of a third. With few clusters the percentiles are moved outwards
+    (`confidence_level`), without which ten speakers would hold the truth in 91 of 100 corpora.
 
     Returns:
         score -> `[low, high]`.
@@ -104,8 +105,19 @@ def intervals(
         return scores_of_counts(np.moveaxis(counts[drawn], axis - 2, 0).sum(axis=0))
 
     options = {"n_resamples": resamples, "batch": 200, "method": "percentile", "rng": seed, "vectorized": True}
-    low, high = bootstrap((np.arange(len(counts)),), statistic, **options).confidence_interval
+    level = confidence_level(len(counts))
+    low, high = bootstrap((np.arange(len(counts)),), statistic, confidence_level=level, **options).confidence_interval
     return {name: [float(a), float(b)] for name, a, b in zip(SCORES, low, high, strict=True)}
+
+
+def confidence_level(clusters: int, wanted: float = 0.95) -> float:
+    """Level at which a percentile bootstrap over that many clusters has the width that Student's t would give it.
+
+    Drawing n out of n with replacement gives a variance that is too small by (n - 1) / n, and normal tails where t has
+    heavier ones (Hesterberg 2015, "What teachers should know about the bootstrap", The American Statistician 69).
+    """
+    reach = np.sqrt(clusters / (clusters - 1)) * t.ppf(0.5 + wanted / 2, clusters - 1)
+    return float(1 - 2 * norm.sf(reach))
 
 
 def counts_by_cluster(
@@ -185,3 +197,53 @@ def calibration(logits: np.ndarray, references: np.ndarray, temperature: float =
             "count": count[filled].tolist(),
         },
     }
+
+
+def risk_coverage(logits: np.ndarray, references: np.ndarray, temperature: float = 1.0) -> dict:
+    """How often answers are wrong when only the surest are given (Geifman and El-Yaniv 2017, arXiv 1705.08500).
+
+    Args:
+        logits, references, temperature: as [`calibration`] takes them.
+
+    Returns:
+        `coverage` (share of the rows that are answered, from all of them down to about a tenth), `threshold` (the least
+        score at which one answers) and `risk` (share of the answers that are wrong) as lists, and `aurc`, the mean risk
+        over all coverages.
+    """
+    chances = softmax(logits.astype(np.float64) / temperature, axis=1)
+    confidence, wrong = chances.max(axis=1), chances.argmax(axis=1) != references
+    order = np.argsort(-confidence, kind="stable")
+    ranked = np.cumsum(wrong[order]) / np.arange(1, len(order) + 1)
+    # Rows of equal confidence are answered together, or not at all.
+    thresholds = [confidence[order[max(int(len(order) * share / 10), 1) - 1]] for share in range(10, 0, -1)]
+    answered = [confidence >= threshold for threshold in thresholds]
+    return {
+        "coverage": [float(rows.mean()) for rows in answered],
+        "threshold": [float(threshold) for threshold in thresholds],
+        "risk": [float(wrong[rows].mean()) for rows in answered],
+        "aurc": float(ranked.mean()),
+    }
+
+
+def dimension_scores(predictions: np.ndarray, references: np.ndarray) -> dict[str, float | int | None]:
+    """How well one dimension (valence, arousal, dominance) is estimated.
+
+    Args:
+        predictions, references: `(rows,)`, on one scale, without NaN.
+
+    Returns:
+        `ccc` (concordance, Lin 1989: Pearson's correlation, less what differs in mean and deviation) and `pearson` in
+        [-1, 1], both None where either input is constant or there is one row alone; `rmse` on the scale; `n`.
+
+    Raises:
+        ValueError: NaN or infinity among them, or no row.
+    """
+    x, y = np.asarray(predictions, dtype=np.float64), np.asarray(references, dtype=np.float64)
+    if not len(x) or not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise ValueError("dimension_scores needs rows, all of them finite; leave out those that are not annotated.")
+    found = {"ccc": None, "pearson": None, "rmse": float(np.sqrt(np.mean((x - y) ** 2))), "n": len(x)}
+    if np.ptp(x) and np.ptp(y):
+        pearson = float(pearsonr(x, y).statistic)
+        ccc = 2 * pearson * x.std() * y.std() / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
+        found |= {"ccc": float(ccc), "pearson": pearson}
+    return found

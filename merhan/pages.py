@@ -5,7 +5,11 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import soundfile
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from processing_merhan import SAMPLING_RATE
 
 
 def render(template: str, **context: Any) -> str:
@@ -17,12 +21,19 @@ def render(template: str, **context: Any) -> str:
 
 
 def picture(draw: Callable[[Any], Any]) -> str:
-    """A matplotlib drawing as the address of an image. `draw` is given the axes."""
+    """A matplotlib drawing as the address of an image. `draw` is given the figure."""
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(6, 3), layout="constrained")
-    draw(axes)
+    figure = pyplot.figure(figsize=(6, 3), layout="constrained")
+    draw(figure)
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)
     pyplot.close(figure)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def sound(waveform: np.ndarray) -> str:
+    """Sound `(samples,)` at 16 kHz as the address of a recording."""
+    file = io.BytesIO()
+    soundfile.write(file, waveform, SAMPLING_RATE, format="OGG")
+    return "data:audio/ogg;base64," + base64.b64encode(file.getvalue()).decode()

@@ -16,8 +16,9 @@ from omegaconf import OmegaConf
 from transformers import AutoModelForSequenceClassification, AutoProcessor
 
 import modeling_merhan
-from merhan.corpora import CORPORA, room
+from merhan.corpora import CORPORA, About, room
 from merhan.errors import InputError
+from merhan.history import Stage, stages_of
 from merhan.metrics import SCORES
 from merhan.recipe import BUILT_IN, Recipe, chooses_epoch, save_recipe
 from merhan.report import TITLES, interval_note, scores_table
@@ -64,7 +65,8 @@ def export(
             if file.name == "metrics.json" or file.suffix == ".png":
                 (part / "evaluation" / file.parent.name).mkdir(parents=True, exist_ok=True)
                 shutil.copy(file, part / "evaluation" / file.parent.name)
-        card(recipe, json.loads((run / "provenance.json").read_text()), model, found).save(part / "README.md")
+        provenance = json.loads((run / "provenance.json").read_text())
+        card(recipe, provenance, model, found, stages_of(run)).save(part / "README.md")
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     return folder
@@ -93,6 +95,7 @@ def card(
     provenance: Mapping[str, Any],
     model: MerhanForSequenceClassification,
     found: Mapping[str, Mapping[str, Any]],
+    history: Sequence[Stage] = (),
 ) -> ModelCard:
     """The model card, from `hub_card/` and the run's own files; nothing in it is typed by hand."""
     first = next(iter(found.values()))
@@ -124,15 +127,36 @@ def card(
         picture=first["folder"],
         calibration=first["calibration"],
         uncalibrated=first["uncalibrated"],
+        groups=first["groups"],
+        abstention=_abstention(first["risk_coverage"]),
         stages=public.stages,
+        minutes=sum(stage.seconds for stage in history) / 60,
+        peak_memory=max((stage.peak_memory for stage in history), default=0.0),
         hardware=provenance["hardware"],
     )
 
 
+def _abouts(corpora: Sequence[str]) -> list[About]:
+    return [room(name).ABOUT for name in corpora if name in CORPORA and hasattr(room(name), "ABOUT")]
+
+
 def _sources(corpora: Sequence[str]) -> list[str]:
     """Title, licence and citation of the corpora that have them."""
-    abouts = [room(name).ABOUT for name in corpora if name in CORPORA and hasattr(room(name), "ABOUT")]
-    return [f"{about.title} ({about.licence}). {about.citation}".rstrip(". ") + "." for about in abouts]
+    return [f"{about.title} ({about.licence}). {about.citation}".rstrip(". ") + "." for about in _abouts(corpora)]
+
+
+def _licence(recipe: Recipe, corpora: Sequence[str]) -> dict[str, str]:
+    """The recipe's word for the weights; without one, a name that says what the data forbids."""
+    if recipe.hub.license:
+        return {"license": recipe.hub.license}
+    free = all(about.commercial for about in _abouts(corpora))
+    return {"license": "other", **({} if free else {"license_name": "non-commercial-as-its-training-data"})}
+
+
+def _abstention(found: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """The threshold at which about four in five utterances are answered."""
+    nearest = int(np.argmin(np.abs(np.array(found["coverage"]) - 0.8)))
+    return {name: found[name][nearest] for name in ("coverage", "threshold", "risk")}
 
 
 def _card_data(
@@ -157,7 +181,7 @@ def _card_data(
     names = (recipe.model.audio_backbone, recipe.model.text_backbone)
     hub_ids = [name for name in names if name not in (None, *BUILT_IN) and not Path(name).exists()]
     return ModelCardData(
-        license=recipe.hub.license or "other",
+        **_licence(recipe, corpora),
         library_name="transformers",
         pipeline_tag="audio-classification" if "audio" in modalities else "text-classification",
         tags=["emotion-recognition", "speech-emotion-recognition", "merhan", "custom_code"],

@@ -18,13 +18,19 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, Interpolation
 from transformers import TrainingArguments
 from yaml import YAMLError
 
+from merhan.adapters import KINDS, fields_of
+from merhan.augmentation import NOISES, AugmentationRecipe, TranscriptNoiseRecipe
 from merhan.errors import InputError, nearest
+from merhan.manifest import DIMENSIONS
 from merhan.metrics import SCORES
-from modeling_merhan import MerhanAudioConfig, MerhanConfig
+from modeling_merhan import CHOICES, MerhanAudioConfig, MerhanConfig
 
 
 GROUPS = ("head", "audio", "text")
-BUILT_IN = ("light", "tiny")  # backbones that come from no checkpoint
+BALANCES = ("label", "corpus", "speaker")
+ORDERS = ("prototypes", "label_frequency", "confidence", "column")
+PACINGS = ("linear", "root", "step")
+BUILT_IN = ("light", "tiny", "features")  # backbones that come from no checkpoint
 
 
 @dataclass
@@ -40,29 +46,43 @@ class DataRecipe:
     accept_leaks: list[str] = field(default_factory=list)  # kinds of leak to train in spite of, see merhan/leaks.py
     min_seconds: float = 0.5  # shorter sound gets zeros behind it
     max_seconds: float | None = 12.0  # of longer sound the middle is kept
+    trim_silence: float | None = None  # decibels below the loudest 10 ms that count as silence, before and after
     max_tokens: int = 128  # bound on the text; cuts the context, never the current turn
     context_turns: int = 0  # earlier turns of the dialogue that the text holds
     use_speaker: bool = False  # whether the speaker's name stands in the text
-    speed_perturbation: bool = False  # play each training utterance at 0.9, 1 or 1.1 of its speed
+    # What happens to the sound and the words of training rows alone; their keys are in merhan/augmentation.py.
+    augmentation: AugmentationRecipe = field(default_factory=AugmentationRecipe)
+    transcript_noise: TranscriptNoiseRecipe | None = None
+    soft_labels: bool = False  # train on the share of raters that gave each label (the manifest's `votes`)
 
 
 @dataclass
 class ModelRecipe:
     """Which backbones, and the fields of their configs and of MerhanConfig that differ from the defaults."""
 
-    audio_backbone: str | None = None  # Hub id or folder; `light` from scratch; `tiny` for a trial; null = no audio
-    text_backbone: str | None = None  # Hub id or folder; `tiny` for a trial; null = no text
+    # Hub id or folder; `light` from scratch; `tiny` for a trial; `features` for vectors of the data's own, column
+    # audio_features, without a backbone; null = no audio
+    audio_backbone: str | None = None
+    text_backbone: str | None = None  # Hub id or folder; `tiny`; `features`, column text_features; null = no text
     # A model of ours whose fusion this one begins with, and whose head where it has the same labels; null = at random.
     checkpoint: str | None = None
     audio_config: dict[str, Any] = field(default_factory=dict)
     text_config: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)  # class_weights also takes `balanced`
+    # Modality -> fields of peft's config (`r`, `target_modules`, ..., `peft_type`): in a stage that trains this
+    # backbone, adapters train in its place, and are merged into it at the stage's end.
+    adapters: dict[str, dict[str, Any]] = field(default_factory=dict)
     attn_implementation: str = "sdpa"  # or eager, flash_attention_2, ... of transformers
 
     @property
     def modalities(self) -> list[str]:
         """What the model will read."""
         return [name for name in ("audio", "text") if getattr(self, f"{name}_backbone")]
+
+    @property
+    def backbones(self) -> list[str]:
+        """The modalities that a backbone reads; the others come as features."""
+        return [name for name in self.modalities if getattr(self, f"{name}_backbone") != "features"]
 
 
 @dataclass
@@ -74,8 +94,41 @@ class StageRecipe:
     learning_rate: dict[str, float] = MISSING  # parameter group -> peak rate; a group without a rate is frozen
     early_stopping_patience: int | None = None  # epochs without a better validation metric
     freeze_feature_encoder: bool = True  # of wav2vec2-like backbones: their convolutions stay as pretrained
+    layer_decay: dict[str, float] = field(default_factory=dict)  # modality -> factor on the rate, per layer downwards
+    unfreeze_layers: dict[str, int] = field(
+        default_factory=dict
+    )  # modality -> layers that thaw per epoch, from the top
     cache_features: bool = True  # run frozen backbones once per utterance instead of once per epoch
     trainer: dict[str, Any] = field(default_factory=dict)  # TrainingArguments of this stage alone
+
+
+@dataclass
+class CurriculumRecipe:
+    """From easy to hard, in every stage anew; see merhan/curriculum.py."""
+
+    order: str = MISSING  # prototypes, label_frequency, confidence (of the stage's first weights) or column
+    column: str | None = None  # of the manifest, a number per row: the higher, the harder
+    pacing: str = "linear"  # or root, step
+    start: float = 0.3  # share of the rows, the easiest, that the first epoch draws from
+    epochs: float = 5  # after so many an epoch draws from all
+
+
+@dataclass
+class SamplingRecipe:
+    """Which rows an epoch has, always as many as there are, and who meets whom in a batch."""
+
+    balance: str | None = None  # label, corpus or speaker: as many rows of each; null = every row once
+    speakers_per_batch: int | None = None  # the most that a batch has, in place of rows of like length
+    curriculum: CurriculumRecipe | None = None
+
+
+@dataclass
+class AdversaryRecipe:
+    """What the fused utterance must not tell; see merhan/adversary.py."""
+
+    column: str = "speaker"  # of the manifest; rows where it is empty take no part
+    weight: float = 0.1  # of the reversed gradient
+    learning_rate: float = 1.0e-3  # its own; it must be faster than what it is to keep up with
 
 
 @dataclass
@@ -108,6 +161,10 @@ class Recipe:
     data: DataRecipe = field(default_factory=DataRecipe)
     model: ModelRecipe = field(default_factory=ModelRecipe)
     stages: list[StageRecipe] = field(default_factory=list)
+    sampling: SamplingRecipe = field(default_factory=SamplingRecipe)
+    adversary: AdversaryRecipe | None = None
+    difficulty_weight: float | None = None  # 0 to 1: how much the loss of a row hangs on its curriculum's difficulty
+    ema_decay: float | None = None  # 0.999: what is validated and kept is a moving average of the weights
     trainer: dict[str, Any] = field(default_factory=dict)  # TrainingArguments of every stage
     evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
     hub: HubRecipe = field(default_factory=HubRecipe)
@@ -246,8 +303,7 @@ def _check(recipe: Recipe, where: str) -> Recipe:
     _check_source(recipe.data.source, where)
     known = {one.name for one in fields(TrainingArguments)}
     _check_keys(recipe.trainer, known, f"{where}: trainer")
-    if recipe.metric not in SCORES:
-        raise InputError(f"{where}: metric: unknown {recipe.metric!r}{nearest(recipe.metric, SCORES)}")
+    _check_word(recipe.metric, SCORES, f"{where}: metric")
     if not recipe.stages:
         raise InputError(f"{where}: stages is empty; a run needs at least one.")
     for number, stage in enumerate(recipe.stages):
@@ -255,8 +311,17 @@ def _check(recipe: Recipe, where: str) -> Recipe:
         _check_keys(stage.learning_rate, GROUPS, f"{where}: stages[{number}].learning_rate")
         if not stage.learning_rate:
             raise InputError(f"{where}: stages[{number}].learning_rate is empty; name a group: {', '.join(GROUPS)}.")
-        if absent := set(stage.learning_rate) - {"head", *recipe.model.modalities}:
+        if absent := set(stage.learning_rate) - {"head", *recipe.model.backbones}:
             raise InputError(f"{where}: stages[{number}].learning_rate: there is no {absent.pop()} backbone to train.")
+        trained = [name for name in recipe.model.modalities if name in stage.learning_rate]
+        _check_keys(stage.layer_decay, trained, f"{where}: stages[{number}].layer_decay")
+        _check_keys(stage.unfreeze_layers, trained, f"{where}: stages[{number}].unfreeze_layers")
+        frozen = _frozen(recipe, stage)
+        if recipe.model.config.get("layer_mixing") and stage.cache_features and frozen:
+            raise InputError(
+                f"{where}: stages[{number}].cache_features: a cache holds a backbone's last layer, and "
+                f"model.config.layer_mixing reads all; set it to false, or give {' and '.join(frozen)} a learning rate."
+            )
     if absent := set(recipe.evaluation.conditions) - set(recipe.model.modalities):
         raise InputError(
             f"{where}: evaluation.conditions: {absent.pop()!r} is no modality of this model; it reads "
@@ -265,6 +330,18 @@ def _check(recipe: Recipe, where: str) -> Recipe:
     if len({stage.name for stage in recipe.stages}) < len(recipe.stages):
         raise InputError(f"{where}: two stages have one name; each keeps its checkpoints under its own.")
     _check_keys(recipe.model.config, _own_fields(MerhanConfig), f"{where}: model.config")
+    _check_adapters(recipe.model, where)
+    _check_sampling(recipe.sampling, f"{where}: sampling")
+    if recipe.difficulty_weight is not None and recipe.sampling.curriculum is None:
+        raise InputError(
+            f"{where}: difficulty_weight needs sampling.curriculum, whose order says what is difficult; with "
+            "`start: 1` there, every epoch has all rows."
+        )
+    for key, known in {**CHOICES, "dimensions": DIMENSIONS}.items():
+        chosen = recipe.model.config.get(key, [])
+        for one in chosen if isinstance(chosen, list) else [chosen]:
+            if one not in known:
+                raise InputError(f"{where}: model.config.{key}: unknown {one!r}{nearest(one, known)}")
     if recipe.model.audio_backbone == "light":
         _check_keys(recipe.model.audio_config, _own_fields(MerhanAudioConfig), f"{where}: model.audio_config")
     if recipe.model.audio_backbone is None and recipe.model.text_backbone is None:
@@ -272,21 +349,84 @@ def _check(recipe: Recipe, where: str) -> Recipe:
     return recipe
 
 
+def _check_adapters(model: ModelRecipe, where: str):
+    _check_keys(model.adapters, model.modalities, f"{where}: model.adapters")
+    for name, options in model.adapters.items():
+        kind = options.get("peft_type", "LORA")
+        _check_word(kind, KINDS, f"{where}: model.adapters.{name}.peft_type")
+        _check_keys(options, fields_of(kind), f"{where}: model.adapters.{name}")
+
+
+def _check_sampling(sampling: SamplingRecipe, where: str):
+    if sampling.balance is not None:
+        _check_word(sampling.balance, BALANCES, f"{where}.balance")
+    if (curriculum := sampling.curriculum) is not None:
+        _check_word(curriculum.order, ORDERS, f"{where}.curriculum.order")
+        _check_word(curriculum.pacing, PACINGS, f"{where}.curriculum.pacing")
+        if (curriculum.order == "column") != (curriculum.column is not None):
+            raise InputError(f"{where}.curriculum: order `column` and a column belong together; give both or neither.")
+
+
 def _check_ranges(recipe: Recipe, where: str):
+    sampling = recipe.sampling
+    curriculum = sampling.curriculum or CurriculumRecipe(order=ORDERS[0])
     data, sizes = recipe.data, ("per_device_train_batch_size", "per_device_eval_batch_size")
     rules = {
         "run_name": (Path(recipe.run_name).name == recipe.run_name != "", "a folder's name, without / and .."),
         "data.fold": (data.fold >= 0, "0 or more"),
         "data.min_seconds": (data.min_seconds > 0, "above 0"),
         "data.max_seconds": (data.max_seconds is None or data.max_seconds >= data.min_seconds, "min_seconds or more"),
+        "data.trim_silence": (data.trim_silence is None or data.trim_silence > 0, "above 0, as 30"),
         "data.max_tokens": (data.max_tokens >= 8, "8 or more"),
         "data.context_turns": (data.context_turns >= 0, "0 or more"),
+        "sampling.speakers_per_batch": ((sampling.speakers_per_batch or 1) >= 1, "1 or more"),
+        "sampling.curriculum.start": (0 < curriculum.start <= 1, "above 0, at most 1"),
+        "sampling.curriculum.epochs": (curriculum.epochs > 0, "above 0"),
+        "adversary.weight": (recipe.adversary is None or recipe.adversary.weight > 0, "above 0"),
+        "adversary.learning_rate": (recipe.adversary is None or recipe.adversary.learning_rate > 0, "above 0"),
+        "difficulty_weight": (0 <= (recipe.difficulty_weight or 0) <= 1, "from 0 to 1"),
+        "ema_decay": (recipe.ema_decay is None or 0 < recipe.ema_decay < 1, "between 0 and 1"),
+        **_spoiling_rules(data),
         **{f"stages[{n}].epochs": (stage.epochs > 0, "above 0") for n, stage in enumerate(recipe.stages)},
+        **{
+            f"stages[{n}].layer_decay": (all(0 < one <= 1 for one in stage.layer_decay.values()), "above 0, at most 1")
+            for n, stage in enumerate(recipe.stages)
+        },
+        **{
+            f"stages[{n}].unfreeze_layers": (all(one >= 1 for one in stage.unfreeze_layers.values()), "1 or more")
+            for n, stage in enumerate(recipe.stages)
+        },
         **{f"trainer.{size}": (recipe.trainer.get(size, 1) >= 1, "1 or more") for size in sizes},
     }
     for key, (holds, wanted) in rules.items():
         if not holds:
             raise InputError(f"{where}: {key} is out of its range; it must be {wanted}.")
+
+
+def _spoiling_rules(data: DataRecipe) -> dict[str, tuple[bool, str]]:
+    """Of augmentation and transcript noise: key -> whether it holds, and what would."""
+    sound, words = data.augmentation, data.transcript_noise
+    rules = {
+        "augmentation.speed": (all(0.5 <= one <= 2 for one in sound.speed), "speeds from 0.5 to 2"),
+        "augmentation.gain": (not sound.gain or _is_range(sound.gain, -60, 60), "[low, high] in dB within -60 and 60"),
+        "augmentation.telephone": (0 <= sound.telephone <= 1, "a share from 0 to 1"),
+    }
+    if room := sound.room:
+        rules["augmentation.room.seconds"] = (_is_range(room.seconds, 0.01, 10), "[low, high] within 0.01 and 10")
+        rules["augmentation.room.probability"] = (0 <= room.probability <= 1, "from 0 to 1")
+    if noise := sound.noise:
+        rules["augmentation.noise.snr"] = (_is_range(noise.snr, -60, 100), "[low, high] in dB within -60 and 100")
+        kinds = bool(noise.kinds) and set(noise.kinds) <= set(NOISES)
+        rules["augmentation.noise.kinds"] = (kinds, f"some of {', '.join(NOISES)}")
+        rules["augmentation.noise.probability"] = (0 <= noise.probability <= 1, "from 0 to 1")
+    if words:
+        rules["transcript_noise.error_rate"] = (_is_range(words.error_rate, 0, 1), "[low, high] within 0 and 1")
+        rules["transcript_noise.deletions"] = (0 <= words.deletions <= 1, "a share from 0 to 1")
+    return {f"data.{key}": rule for key, rule in rules.items()}
+
+
+def _is_range(bounds: list[float], least: float, most: float) -> bool:
+    return len(bounds) == 2 and least <= bounds[0] <= bounds[1] <= most
 
 
 def _check_source(source: Any, where: str):
@@ -295,12 +435,22 @@ def _check_source(source: Any, where: str):
         raise InputError(f"{where}: data.source: {source!r} is neither a path or name nor a list of them; quote it.")
 
 
+def _frozen(recipe: Recipe, stage: StageRecipe) -> list[str]:
+    """The backbones that do not train in a stage."""
+    return [name for name in recipe.model.backbones if name not in stage.learning_rate]
+
+
 def _check_keys(given: dict[str, Any], known: Sequence[str] | set[str], where: str):
     for key in given:
         if key in _OURS and where.endswith("trainer"):
             raise InputError(f"{where}.{key}: is not set here but by {_OURS[key]}.")
         if key not in known:
             raise InputError(f"{where}: unknown key {key!r}{nearest(key, known)}")
+
+
+def _check_word(given: str, known: Sequence[str], where: str):
+    if given not in known:
+        raise InputError(f"{where}: unknown {given!r}{nearest(given, known)}")
 
 
 def _own_fields(config_class: type) -> set[str]:

@@ -11,8 +11,12 @@ import pandas as pd
 from scipy.special import softmax
 from sklearn.metrics import ConfusionMatrixDisplay
 
+from merhan.corpora import CORPORA, room
+from merhan.history import Stage, stages_of
+from merhan.inspection import segment
 from merhan.metrics import FEWEST_CLUSTERS, SCORES
-from merhan.pages import render
+from merhan.pages import render, sound
+from processing_merhan import load_audio
 
 
 matplotlib.use("Agg")  # no screen is needed, and none is asked for
@@ -60,26 +64,64 @@ def class_table(metrics: Mapping[str, Any]) -> str:
     return markdown_table(["class", "precision", "recall", "F1", "support"], rows)
 
 
-def write_page(metrics: Mapping[str, Any], predictions: pd.DataFrame, run: Path, path: Path):
-    """The same for a browser, with groups, the surest mistakes, and where the run comes from; complete in itself.
+def write_page(metrics: Mapping[str, Any], predictions: pd.DataFrame, rows: pd.DataFrame, run: Path, path: Path):
+    """The same for a browser, with groups, mistakes to listen to, curves, cost, and where the run comes from.
+
+    Complete in itself: one file that asks nothing of any host.
 
     Args:
-        run: folder whose `provenance.json` and `command.txt` are shown, where they are.
+        rows: the manifest's, in the order of `predictions`; their sound is played where the corpus may be passed on.
+        run: folder whose stages, `provenance.json` and `command.txt` are shown, where they are.
     """
     chances = softmax(np.stack(predictions["logits"]) / metrics["calibration"]["temperature"], axis=1).max(axis=1)
-    wrong = predictions.assign(confidence=chances)[predictions["label"] != predictions["prediction"]]
-    record, command = run / "provenance.json", run / "command.txt"
+    wrong = predictions["label"] != predictions["prediction"]
+    worst = predictions.assign(confidence=chances)[wrong].nlargest(10, "confidence")
+    said = rows.loc[worst.index].reindex(columns=["corpus", "audio", "start", "end", "text"]).to_dict("records")
+    alone = metrics["condition"]  # what is not given is not shown either
+    mistakes = [
+        {
+            **mistake,
+            "text": "" if alone == "audio" else row["text"] or "",
+            "sound": None if alone == "text" else _playable(row),
+        }
+        for mistake, row in zip(worst.to_dict("records"), said, strict=True)
+    ]
+    provenance, command = run / "provenance.json", run / "command.txt"
     page = render(
         "report.html.jinja",
         metrics=metrics,
         interval_note=interval_note(metrics),
         protocol=metrics["protocol"],
         titles=TITLES,
-        mistakes=wrong.nlargest(10, "confidence").to_dict("records"),
-        provenance=json.loads(record.read_text()) if record.is_file() else None,
+        mistakes=mistakes,
+        stages=[(stage, curves(stage)) for stage in stages_of(run)],
+        provenance=json.loads(provenance.read_text()) if provenance.is_file() else None,
         command=command.read_text().strip() if command.is_file() else None,
     )
     path.write_text(page)
+
+
+def curves(stage: Stage) -> dict[str, str]:
+    """Training and validation loss and validation UAR by epoch, as the points of an SVG line in a box of 100 by 40.
+
+    Losses share an axis from 0 to the highest of them, UAR has its own from 0 to 1.
+    """
+    top = max((one[name] or 0.0 for one in stage.epochs for name in ("loss", "validation_loss")), default=0.0) or 1.0
+    last = max((one["epoch"] for one in stage.epochs), default=1.0)
+
+    def line(name: str, highest: float) -> str:
+        points = ((100 * one["epoch"] / last, 40 - 40 * one[name] / highest) for one in stage.epochs if one[name])
+        return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+
+    return {"loss": line("loss", top), "validation_loss": line("validation_loss", top), "uar": line("uar", 1.0)}
+
+
+def _playable(row: Mapping[str, Any]) -> str | None:
+    """The utterance as a sound that a page carries along; None where there is none, or it may not be passed on."""
+    may = row["corpus"] in CORPORA and hasattr(room(row["corpus"]), "ABOUT") and room(row["corpus"]).ABOUT.shareable
+    if not may or not row["audio"]:
+        return None
+    return sound(load_audio(row["audio"], *segment(row["start"], row["end"])))
 
 
 def calibration_table(metrics: Mapping[str, Any]) -> str:
@@ -90,6 +132,14 @@ def calibration_table(metrics: Mapping[str, Any]) -> str:
     ]
     header = ["calibration", "temperature", "expected calibration error", "Brier", "log loss"]
     return markdown_table(header, rows)
+
+
+def abstention_table(metrics: Mapping[str, Any]) -> str:
+    """What answering only when sure would gain."""
+    found = metrics["risk_coverage"]
+    steps = zip(found["coverage"], found["threshold"], found["risk"], strict=True)
+    rows = [[f"{coverage:.0%}", f"{threshold:.3f}", f"{1 - risk:.3f}"] for coverage, threshold, risk in steps]
+    return markdown_table(["answered", "when the score is at least", "right among these"], rows)
 
 
 def write_report(metrics: Mapping[str, Any], path: Path):
@@ -118,6 +168,8 @@ Rows are the labels, columns the predictions:
 {calibration_table(metrics)}
 
 ![reliability diagram](reliability.png)
+
+{abstention_table(metrics)}
 """)
 
 

@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from accelerate import PartialState
 from omegaconf import OmegaConf
 
+from merhan.curriculum import DIMENSIONS
 from merhan.dataset import Data
 from merhan.errors import InputError, nearest
 from merhan.evaluation import evaluate_split
@@ -74,8 +76,12 @@ def check_run(recipe: Recipe, resume: bool, overwrite: bool):
 
 
 def check_evaluation(recipe: Recipe, data: Data):
-    """Refuse, before any training, what could not be evaluated after it."""
-    known = set(data.rows.loc[data.rows["split"] == "train", "label"])
+    """Refuse, before any training, what could not be learnt or evaluated after it."""
+    train = data.rows[data.rows["split"] == "train"]
+    for dimension in recipe.model.config.get("dimensions") or ():
+        if dimension not in train or train[dimension].isna().all():
+            raise InputError(f"model.config.dimensions: no row of train is annotated with {dimension}; leave it out.")
+    known = set(train["label"])
     for split in recipe.evaluation.splits:
         part = data.rows[data.rows["split"] == split]
         if part.empty:
@@ -86,6 +92,46 @@ def check_evaluation(recipe: Recipe, data: Data):
                 f"evaluation.splits: {split} has labels that are absent from train: {', '.join(unseen)}; map or drop "
                 f"them with data.label_map."
             )
+
+
+def check_strategies(recipe: Recipe, train: pd.DataFrame):
+    """Refuse, before any model is built, a strategy of training that the training rows do not serve."""
+    sampling = recipe.sampling
+    curriculum = sampling.curriculum
+    if sampling.balance:
+        _require_filled(train, sampling.balance, "sampling.balance")
+    if sampling.speakers_per_batch:
+        _require_filled(train, "speaker", "sampling.speakers_per_batch")
+    if curriculum and curriculum.column:
+        _require_filled(train, curriculum.column, "sampling.curriculum.column")
+        numbers = pd.to_numeric(train[curriculum.column], errors="coerce")
+        if numbers.isna().any() or (recipe.difficulty_weight and numbers.min() < 0):
+            wanted = "numbers of 0 or more" if recipe.difficulty_weight else "numbers"
+            raise InputError(
+                f"sampling.curriculum.column: {curriculum.column!r} must hold {wanted} in every training row."
+            )
+    if curriculum and curriculum.order == "prototypes" and train.reindex(columns=DIMENSIONS).isna().all(axis=None):
+        raise InputError(
+            "sampling.curriculum.order: no training row has a valence, arousal or dominance for `prototypes` to go by; "
+            "choose another order."
+        )
+    if recipe.data.soft_labels and ("votes" not in train or (train["votes"] == "").all()):
+        raise InputError("data.soft_labels: no training row has votes; leave the key out, or fill that column.")
+    if recipe.adversary:
+        column = recipe.adversary.column
+        if column not in train or train.loc[train[column] != "", column].nunique() < 2:
+            raise InputError(
+                f"adversary.column: the training rows have no two different {column!r}; choose another one."
+            )
+
+
+def _require_filled(train: pd.DataFrame, column: str, key: str):
+    empty = train[column].isin(["", None]) | train[column].isna() if column in train else pd.Series(True, train.index)
+    if empty.any():
+        raise InputError(
+            f"{key}: {empty.sum()} of {len(train)} training rows have no {column!r}; fill that column of the manifest, "
+            f"or leave the key out."
+        )
 
 
 def require_same_data(folder: Path, data: Data):

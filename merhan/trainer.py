@@ -4,26 +4,36 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy, deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import SequentialSampler
+from accelerate import PartialState
+from torch.utils.data import Sampler, SequentialSampler
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from merhan.adapters import add_adapters, merge_adapters
+from merhan.adversary import add_adversary, remove_adversary
+from merhan.augmentation import AugmentationRecipe
+from merhan.averaging import Averaging, averaged, load_average, save_average, weight_average
+from merhan.curriculum import difficulty_of, doubt, kept, row_weights
 from merhan.dataset import Collator, EmotionDataset
 from merhan.errors import require_finite
+from merhan.evaluation import estimate
 from merhan.feature_cache import use_cached_features
+from merhan.history import record
 from merhan.metrics import SCORES, EmotionMetrics
 from merhan.recipe import Recipe, StageRecipe
 from merhan.report import TITLES
-from merhan.sampling import LengthBucketSampler
-from merhan.stages import freeze, frozen_modalities, parameter_groups
-from modeling_merhan import MerhanForSequenceClassification
+from merhan.sampling import LengthBucketSampler, sampler_of
+from merhan.stages import Thawing, count_trainable, freeze, frozen_modalities, parameter_groups
+from modeling_merhan import MerhanForSequenceClassification, emotion_loss
 from processing_merhan import MerhanProcessor
 
 
@@ -52,18 +62,33 @@ class MerhanTrainer(Trainer):
     A new one for each stage: an optimizer knows only the parameters that could train when it was made.
     """
 
-    def __init__(self, *args, learning_rates: Mapping[str, float], num_labels: int, **kwargs):
+    def __init__(
+        self,
+        *args,
+        learning_rates: Mapping[str, float],
+        num_labels: int,
+        layer_decay: Mapping[str, float] | None = None,
+        sampler: Callable[..., LengthBucketSampler] = LengthBucketSampler,
+        ema_decay: float | None = None,
+        **kwargs,
+    ):
         self.learning_rates = learning_rates
+        self.layer_decay = layer_decay
+        self.sampler = sampler
         super().__init__(*args, compute_metrics=lambda outputs: compute_metrics(outputs, num_labels), **kwargs)
+        self.average = None if ema_decay is None else weight_average(self.model, ema_decay)
+        if self.average is not None:
+            self.add_callback(Averaging(self.average))
 
     def _get_train_sampler(self, train_dataset=None) -> torch.utils.data.Sampler:
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        return _EpochSampler(
-            dataset,
+        order = self.sampler(
+            dataset.lengths,
             self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size,
             self.args.seed,
             1 if self.args.train_sampling_strategy == "random" else 50,
         )
+        return _EpochSampler(dataset, order)
 
     def _get_eval_sampler(self, eval_dataset) -> torch.utils.data.Sampler:
         return SequentialSampler(eval_dataset)  # Trainer's own would group rows by length here too
@@ -72,10 +97,33 @@ class MerhanTrainer(Trainer):
         model = self.model if model is None else model
         if self.optimizer is None:
             decayed = set(self.get_decay_parameter_names(model))
-            groups = parameter_groups(model, self.learning_rates, decayed, self.args.weight_decay)
+            groups = parameter_groups(model, self.learning_rates, decayed, self.args.weight_decay, self.layer_decay)
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
             self.optimizer = optimizer_class(groups, **options)
         return self.optimizer
+
+    def compute_loss(self, model, inputs, return_outputs: bool = False, **kwargs):
+        """The model's own, with each row's loss times its `row_weights`, where the batch has them."""
+        weights = inputs.pop("row_weights", None)
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        if weights is not None:
+            # Added rather than computed anew: whatever else is in the model's loss stays there.
+            loss = loss + emotion_loss(outputs.logits, inputs["labels"], self.model.config, weights - 1)
+        return (loss, outputs) if return_outputs else loss
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        with averaged(self.model, self.average):
+            return super().evaluate(*args, **kwargs)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str):
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.average is not None and self.args.should_save:
+            save_average(self.average, output_dir)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None):
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.average is not None and checkpoint is not None:
+            load_average(self.average, checkpoint)
 
     def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
         """Not estimated: transformers counts tokens of one input, and ours are two, or features."""
@@ -94,21 +142,28 @@ class Progress(ProgressCallback):
             sys.stdout.flush()
 
 
-class _EpochSampler(LengthBucketSampler):
-    """Tells the data set which epoch it is, for its draws of augmentation."""
+class _EpochSampler(Sampler[int]):
+    """Tells the data set too which epoch it is, for its draws of augmentation."""
 
-    def __init__(self, dataset, batch_size: int, seed: int, batches_per_bucket: int):
-        super().__init__(dataset.lengths, batch_size, seed, batches_per_bucket)
+    def __init__(self, dataset: EmotionDataset, order: LengthBucketSampler):
         self.dataset = dataset
+        self.order = order
 
     def set_epoch(self, epoch: int):
-        super().set_epoch(epoch)
+        self.order.set_epoch(epoch)
         self.dataset.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.order)
 
 
 def compute_metrics(outputs: EvalPrediction, num_labels: int) -> dict[str, float]:
     """The four scores of a validation pass."""
-    predictions = np.argmax(require_finite(outputs.predictions), axis=-1)
+    logits = outputs.predictions[0] if isinstance(outputs.predictions, tuple) else outputs.predictions
+    predictions = np.argmax(require_finite(logits), axis=-1)
     found = EmotionMetrics().compute(predictions=predictions, references=outputs.label_ids, num_labels=num_labels)
     return {name: found[name] for name in SCORES}
 
@@ -154,39 +209,95 @@ def train_stage(
     if (folder / "model").is_dir():
         print(f"stage {stage.name}: finished before, loading {folder / 'model'}")
         return load_trained(folder / "model", model.config._attn_implementation)
-    counts = freeze(model, stage.learning_rate, stage.freeze_feature_encoder)
+    set_seed(seed)  # adapters and adversary begin at random, in a resumed run at the same weights
+    freeze(model, stage.learning_rate, stage.freeze_feature_encoder)
+    adapters = add_adapters(model, recipe.model.adapters, stage.learning_rate)
+    train.extras.clear()
+    learning_rates = dict(stage.learning_rate)
+    if recipe.adversary is not None:
+        learning_rates["adversary"] = recipe.adversary.learning_rate
+        train.extras["adversary_labels"] = add_adversary(model, recipe.adversary, train.rows)
+    counts = count_trainable(model)
     print(
         f"stage {stage.name}: training " + ", ".join(f"{name} ({count:,} parameters)" for name, count in counts.items())
     )
     options = training_arguments(folder, {**recipe.trainer, **stage.trainer}, stage.epochs, recipe.metric, seed)
-    for dataset in (train, validation):
-        dataset.features.clear()
-        for modality in frozen_modalities(model) if stage.cache_features else ():
-            if not (modality == "audio" and dataset.augment):  # sound that changes every epoch has no features to keep
-                use_cached_features(model.merhan, dataset, modality, options.device)
-    patience = stage.early_stopping_patience
+    _use_features(model, frozen_modalities(model) if stage.cache_features else [], (train, validation), options.device)
+    difficulty = _difficulty(recipe, model, processor, train, options, folder)
+    if recipe.difficulty_weight is not None:
+        train.extras["row_weights"] = torch.from_numpy(row_weights(difficulty, recipe.difficulty_weight)).float()
+    callbacks = [*callbacks]
+    if stage.early_stopping_patience is not None:
+        callbacks.append(EarlyStoppingCallback(stage.early_stopping_patience))
+    if stage.unfreeze_layers:
+        options.ddp_find_unused_parameters = True  # DDP would wait for gradients of what is still frozen
+        callbacks.append(Thawing(model, stage.unfreeze_layers))
     trainer = MerhanTrainer(
         model,
         options,
-        learning_rates=stage.learning_rate,
+        learning_rates=learning_rates,
         num_labels=model.config.num_labels,
+        layer_decay=stage.layer_decay,
+        sampler=sampler_of(recipe.sampling, train.rows, difficulty),
+        ema_decay=recipe.ema_decay,
         train_dataset=train,
         eval_dataset=validation,
         data_collator=Collator(processor),
         # Without words its tokenizer is a stand-in, whose special tokens have no business in the model's config.
         processing_class=processor if "text" in processor.modalities else None,
-        callbacks=[*callbacks, *([EarlyStoppingCallback(patience)] if patience is not None else [])],
+        callbacks=callbacks,
     )
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)
     trainer.add_callback(Progress if not options.disable_tqdm else PrinterCallback)
     set_seed(seed)
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    merge_adapters(adapters)
+    if recipe.adversary is not None:
+        remove_adversary(model)
     return _keep(trainer, folder)
+
+
+def _use_features(
+    model: MerhanForSequenceClassification,
+    modalities: Sequence[str],
+    datasets: Sequence[EmotionDataset],
+    device: torch.device,
+):
+    for dataset in datasets:
+        dataset.features.clear()
+        for modality in modalities:
+            if modality not in dataset.changing:
+                use_cached_features(model.merhan, dataset, modality, device)
+
+
+def _difficulty(
+    recipe: Recipe,
+    model: MerhanForSequenceClassification,
+    processor: MerhanProcessor,
+    train: EmotionDataset,
+    options: TrainingArguments,
+    folder: Path,
+) -> np.ndarray | None:
+    """`(rows,)` by the recipe's curriculum, computed at the stage's start and kept in its folder."""
+    curriculum = recipe.sampling.curriculum
+    if curriculum is None:
+        return None
+    plain = copy(train)
+    plain.augmentation, plain.transcript_noise, plain.extras = AugmentationRecipe(), None, {}
+
+    def doubts() -> np.ndarray:
+        # A copy: asked itself, the model would have other gradients in two processes than in one.
+        logits, _ = estimate(deepcopy(model), processor, plain, options.per_device_eval_batch_size)
+        return doubt(logits, np.array(plain.labels))
+
+    compute = partial(difficulty_of, curriculum, train.rows, doubts)
+    return kept(folder / "difficulty.npy", compute, writes=PartialState().is_main_process)
 
 
 def _keep(trainer: MerhanTrainer, folder: Path) -> MerhanForSequenceClassification:
     """Save the stage's result whole or not at all: the folder's presence says that the stage is over."""
+    record(trainer)
     trainer.save_model(str(folder / "model.part"))
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():

@@ -3,6 +3,7 @@
 import evaluate
 import numpy as np
 import pytest
+from interval_coverage import coverage
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, cohen_kappa_score, f1_score, matthews_corrcoef
 
 from merhan import metrics
@@ -12,8 +13,10 @@ from merhan.metrics import (
     SCORES,
     EmotionMetrics,
     calibration,
+    dimension_scores,
     fit_temperature,
     intervals,
+    risk_coverage,
     score,
     scores_of_counts,
 )
@@ -68,21 +71,11 @@ def test_intervals_widen_with_the_likeness_within_speakers():
     assert intervals(apart, references, speakers, 4) == intervals(apart, references, speakers, 4)
 
 
-def test_intervals_over_speakers_cover_and_over_rows_do_not():
-    """Simulated corpora whose speakers differ in ease: how often the interval holds what other speakers would give."""
-    rng = np.random.default_rng(0)
-    held = {"speakers": [], "rows": []}
-    for _ in range(200):
-        ease = rng.uniform(0.3, 0.9, 40)
-        references = rng.integers(0, 4, 40 * 10)
-        right = rng.random(len(references)) < np.repeat(ease, 10)
-        predictions = np.where(right, references, (references + 1) % 4)
-        clusters = {"speakers": np.repeat(np.arange(40), 10), "rows": np.arange(len(references))}
-        for name, column in clusters.items():
-            low, high = intervals(predictions, references, column, 4, resamples=400)["war"]
-            held[name].append(low <= 0.6 <= high)
-    assert 0.92 <= np.mean(held["speakers"]) <= 0.97
-    assert np.mean(held["rows"]) < 0.85
+@pytest.mark.parametrize("speakers", [10, 40])
+def test_intervals_over_speakers_cover_and_over_rows_do_not(speakers):
+    held = coverage(400, speakers, resamples=400)
+    assert 0.92 <= held["speakers"] <= 0.97
+    assert held["rows"] < 0.85
 
 
 def overconfident(temperature: float, rows: int = 4000) -> tuple[np.ndarray, np.ndarray]:
@@ -112,6 +105,52 @@ def test_calibration_of_cases_known_by_hand():
     assert half["bins"]["count"] == [2] and half["top2"] == 1.0
     even = calibration(np.zeros((4, 4)), np.array([0, 1, 2, 3]))
     assert even["log_loss"] == pytest.approx(np.log(4)) and even["ece"] == pytest.approx(0)
+
+
+def test_who_answers_only_when_sure_is_wrong_less_often():
+    logits, references = overconfident(1.0)
+    found = risk_coverage(logits, references)
+    assert found["coverage"][0] == 1.0 and found["risk"] == sorted(found["risk"], reverse=True)
+    confidence = np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1) ** -1
+    right = logits.argmax(axis=1) == references
+    for share, threshold, risk in zip(found["coverage"], found["threshold"], found["risk"], strict=True):
+        answered = confidence >= threshold - 1e-12
+        assert share == pytest.approx(answered.mean()) and risk == pytest.approx(1 - right[answered].mean())
+    assert np.mean(found["risk"][1:]) < found["aurc"] + 0.05 < found["risk"][0]
+    assert risk_coverage(logits, references, temperature=2.0)["risk"] == pytest.approx(found["risk"], abs=0.02)
+
+
+def test_equal_confidence_is_answered_together():
+    found = risk_coverage(np.array([[2.0, 0.0]] * 3 + [[0.0, 1.0]]), np.array([0, 0, 1, 1]))
+    assert set(found["coverage"]) == {0.75, 1.0} and found["risk"][0] == 0.25
+    assert found["risk"][-1] == pytest.approx(1 / 3)
+
+
+def test_dimension_scores_tell_scale_and_offset_from_error():
+    rng = np.random.default_rng(0)
+    truth = rng.normal(3.0, 1.5, 200)
+    right = dimension_scores(truth, truth)
+    assert right == {"ccc": pytest.approx(1), "pearson": pytest.approx(1), "rmse": 0.0, "n": 200}
+    shifted = dimension_scores(0.5 * truth + 2, truth)
+    gap = truth.mean() - (0.5 * truth + 2).mean()
+    assert shifted["pearson"] == pytest.approx(1)
+    assert shifted["ccc"] == pytest.approx(truth.var() / (1.25 * truth.var() + gap**2))
+    assert shifted["rmse"] == pytest.approx(np.sqrt(np.mean((0.5 * truth - 2) ** 2)))
+    assert dimension_scores(-truth, truth)["ccc"] < 0
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_dimension_scores_refuse_what_is_not_finite_and_are_silent_on_constants(wrong):
+    for pair in (([wrong, 1.0], [1.0, 2.0]), ([1.0, 2.0], [wrong, 1.0]), ([], [])):
+        with pytest.raises(ValueError, match="all of them finite"):
+            dimension_scores(*map(np.array, pair))
+    for pair in (([1.0, 1.0], [1.0, 3.0]), ([1.0, 3.0], [1.0, 1.0])):
+        assert dimension_scores(*map(np.array, pair)) == {
+            "ccc": None,
+            "pearson": None,
+            "rmse": pytest.approx(np.sqrt(2)),
+            "n": 2,
+        }
 
 
 def test_what_is_drawn(demo):

@@ -1,5 +1,6 @@
 """The model: what must hold whatever its weights are."""
 
+import numpy as np
 import pytest
 import torch
 from conftest import LABELS, audio_config, text_config, tiny_config
@@ -21,10 +22,29 @@ from transformers import (
     WavLMModel,
 )
 
-from modeling_merhan import MerhanConfig, MerhanForSequenceClassification, MerhanModel, emotion_loss
+from modeling_merhan import (
+    FUSIONS,
+    POOLINGS,
+    MerhanConfig,
+    MerhanForSequenceClassification,
+    MerhanModel,
+    MerhanPooling,
+    Modality,
+    concordance_loss,
+    emotion_loss,
+)
 
 
 KINDS = ["layer", "group", "light"]
+# What must hold for the hybrid must hold for every way of fusing, pooling and mixing.
+VARIANTS = [
+    *({"fusion": name} for name in FUSIONS if name != "hybrid"),
+    *({"fusion_parts": parts} for parts in ([], ["local"], ["cross"], ["global"])),
+    *({"fusion": "memocmt" if name == "min" else "gated", "pooling": name} for name in POOLINGS[1:]),
+    {"layer_mixing": True},
+]
+BOTH = [(kind, {}) for kind in KINDS] + [("layer", variant) for variant in VARIANTS]
+FUSED = [("layer", {}), ("light", {"layer_mixing": True})] + BOTH[3:]
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-4}
 
 
@@ -72,9 +92,9 @@ def test_config_refuses_wrong_types():
 # --- weights ---
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_save_and_load_change_nothing(kind, make_model, batch, tmp_path):
-    model = make_model(kind)
+@pytest.mark.parametrize(("kind", "variant"), BOTH)
+def test_save_and_load_change_nothing(kind, variant, make_model, batch, tmp_path):
+    model = make_model(kind, **variant)
     model.save_pretrained(tmp_path)
     again, info = MerhanForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
@@ -85,8 +105,8 @@ def test_save_and_load_change_nothing(kind, make_model, batch, tmp_path):
     assert torch.equal(logits_of(again.eval(), batch), logits_of(model, batch))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_weight_is_initialised_without_a_checkpoint(kind, monkeypatch):
+@pytest.mark.parametrize(("kind", "variant"), BOTH)
+def test_every_weight_is_initialised_without_a_checkpoint(kind, variant, monkeypatch):
     """from_pretrained builds on the meta device: what only `__init__` fills would come back as garbage."""
     original = PreTrainedModel._initialize_weights
 
@@ -95,8 +115,8 @@ def test_every_weight_is_initialised_without_a_checkpoint(kind, monkeypatch):
         return original(self, module, *args, **kwargs)
 
     monkeypatch.setattr(PreTrainedModel, "_initialize_weights", seeded)
-    plain = MerhanForSequenceClassification(tiny_config(kind))
-    empty = MerhanForSequenceClassification.from_pretrained(None, config=tiny_config(kind), state_dict={})
+    plain = MerhanForSequenceClassification(tiny_config(kind, **variant))
+    empty = MerhanForSequenceClassification.from_pretrained(None, config=tiny_config(kind, **variant), state_dict={})
     assert not [name for name, tensor in empty.state_dict().items() if tensor.is_meta]
     for ways in (nn.Module.named_parameters, nn.Module.named_buffers):
         for (name, one), (_, other) in zip(ways(plain), ways(empty), strict=True):
@@ -105,9 +125,9 @@ def test_every_weight_is_initialised_without_a_checkpoint(kind, monkeypatch):
                 assert torch.equal(one, other), name
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_gradients_reach_every_parameter(kind, make_model, batch):
-    model = make_model(kind).train()
+@pytest.mark.parametrize(("kind", "variant"), BOTH)
+def test_gradients_reach_every_parameter(kind, variant, make_model, batch):
+    model = make_model(kind, **variant).train()
     batch["attention_mask"][1] = 0  # so that both missing-modality tokens are used
     model(**batch, labels=torch.tensor([0, 1, 2])).loss.backward()
     unreached = [
@@ -118,14 +138,31 @@ def test_gradients_reach_every_parameter(kind, make_model, batch):
     assert not unreached
 
 
+@pytest.mark.parametrize(("kind", "variant"), FUSED)
+def test_halves_of_a_batch_have_the_gradient_of_the_whole(kind, variant, make_model, batch):
+    model = make_model(kind, **variant)
+    rows, labels = torch.tensor([0, 1, 2, 1]), torch.tensor([0, 1, 2, 3])
+
+    def gradient(*parts):
+        model.zero_grad()
+        for part in parts:
+            given = {name: tensor[rows[part]] for name, tensor in batch.items()}
+            (model(**given, labels=labels[part]).loss / len(parts)).backward()
+        return torch.cat([p.grad.flatten() for p in model.merhan.fusion.parameters() if p.grad is not None])
+
+    whole = gradient(slice(0, 4))
+    assert (gradient(slice(0, 2), slice(2, 4)) - whole).norm() < 1e-4 * whole.norm()
+
+
 # --- padding, masks, attention ---
 
 
-@pytest.mark.parametrize("kind", ["layer", "light"])
-@pytest.mark.parametrize("row", [0, 1, 2])
-def test_a_row_alone_equals_the_row_in_a_padded_batch(kind, row, make_model, batch):
-    model = make_model(kind)
-    torch.testing.assert_close(logits_of(model, row_of(batch, row))[0], logits_of(model, batch)[row], **TOLERANCE)
+@pytest.mark.parametrize(("kind", "variant"), [("light", {}), *FUSED])
+def test_a_row_alone_equals_the_row_in_a_padded_batch(kind, variant, make_model, batch):
+    model = make_model(kind, **variant)
+    together = logits_of(model, batch)
+    for row in range(3):
+        torch.testing.assert_close(logits_of(model, row_of(batch, row))[0], together[row], **TOLERANCE)
 
 
 def test_group_norm_backbones_keep_a_small_residual(make_model, batch):
@@ -137,33 +174,37 @@ def test_group_norm_backbones_keep_a_small_residual(make_model, batch):
     assert 0 < residual < without_mask, "a mask brings a padded row nearer to the row alone"
 
 
-def test_what_stands_in_the_padding_does_not_matter(make_model, batch):
-    model = make_model("layer")
+@pytest.mark.parametrize("variant", [{}, *VARIANTS[:-1]])  # a mixture is of layers, which are not given
+def test_what_stands_in_the_padding_does_not_matter(variant, make_model, batch):
+    model = make_model("layer", **variant)
     before = logits_of(model, batch)
     batch["input_ids"] = torch.where(batch["attention_mask"].bool(), batch["input_ids"], 17)
-    features = model.merhan.encode_audio(batch["input_values"], batch["audio_attention_mask"])
+    features = model.merhan.encode("audio", batch["input_values"], batch["audio_attention_mask"])
     noisy = torch.where(features.mask[..., None], features.states, 1e3)
     given = {"audio_features": noisy, "audio_features_mask": features.mask}
     texts = {name: batch[name] for name in ("input_ids", "attention_mask")}
     torch.testing.assert_close(logits_of(model, {**given, **texts}), before, **TOLERANCE)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "variant"), BOTH)
 @pytest.mark.parametrize("masked", [True, False])
-def test_eager_equals_sdpa(kind, masked, make_model, batch):
+def test_eager_equals_sdpa(kind, variant, masked, make_model, batch):
     if not masked:
         batch = {"input_values": batch["input_values"][:2], "input_ids": batch["input_ids"][:2]}
-    model = make_model(kind)
+    model = make_model(kind, **variant)
     sdpa = logits_of(model, batch)
     model.set_attn_implementation("eager")
     assert model.config._attn_implementation == model.config.text_config._attn_implementation == "eager"
     torch.testing.assert_close(logits_of(model, batch), sdpa, **TOLERANCE)
 
 
+@pytest.mark.parametrize(("kind", "variant"), FUSED)
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 @pytest.mark.parametrize("missing", ["audio", "text"])
-def test_a_missing_modality_is_finite_and_is_the_learnt_token(implementation, missing, make_model, batch):
-    model = make_model("layer")
+def test_a_missing_modality_is_finite_and_is_the_learnt_token(
+    kind, variant, implementation, missing, make_model, batch
+):
+    model = make_model(kind, **variant)
     model.set_attn_implementation(implementation)
     mask = {"audio": "audio_attention_mask", "text": "attention_mask"}[missing]
     batch = {name: tensor[:2] for name, tensor in batch.items()}
@@ -199,6 +240,123 @@ def test_attention_maps_come_by_name(implementation, make_model, batch):
     assert outputs.attentions["audio_to_text"][0, :, :, 7:].abs().max() == 0, "padding gets no weight"
 
 
+@pytest.mark.parametrize(
+    ("name", "maps"),
+    [
+        ("cross", {"audio_to_text", "text_to_audio"}),
+        ("concat", set()),
+        ("gated", set()),
+        ("adaptive", {"modalities"}),
+        ("attention_pooling", {"audio_pooling", "text_pooling"}),
+        ("fine_grained", {"audio_to_text", "text_to_audio"}),
+        ("memocmt", {"audio_to_text", "text_to_audio"}),
+        ("modality_tokens", {"joint_0", "joint_1"}),
+    ],
+)
+def test_every_fusion_names_its_attention(name, maps, make_model, batch):
+    model = make_model("layer", fusion=name)
+    with torch.no_grad():
+        outputs = model(**batch, output_attentions=True)
+    torch.testing.assert_close(outputs.logits, logits_of(model, batch), **TOLERANCE)
+    assert set(outputs.attentions) == maps
+    for weights in outputs.attentions.values():
+        assert weights.dim() == 4 and weights.shape[0] == 3
+        torch.testing.assert_close(weights.sum(dim=-1), torch.ones(weights.shape[:-1]))
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_both_modalities_matter_to_every_fusion(name, make_model, batch):
+    model = make_model("layer", fusion=name)
+    before = logits_of(model, batch)[1]
+    for part in ("input_values", "input_ids"):
+        changed = {**batch, part: batch[part].flip(1)}
+        assert (logits_of(model, changed)[1] - before).abs().max() > 1e-3, part
+
+
+def test_adaptive_weights_read_whether_a_modality_is_there(make_model, batch):
+    model = make_model("layer", fusion="adaptive")
+    with torch.no_grad():
+        layer = model.merhan.fusion.reliability
+        layer.weight.zero_()
+        layer.weight[0, -1] = 3.0  # what stands last is presence
+        weights = model(**batch, output_attentions=True).attentions["modalities"][:, 0, 0]
+    surely = torch.tensor([3.0, 0.0]).softmax(dim=0)
+    torch.testing.assert_close(weights, torch.stack([torch.full((2,), 0.5), torch.full((2,), 0.5), surely.flip(0)]))
+
+
+def test_fusion_parts_are_the_hybrids_own(make_model):
+    names = {
+        part: {
+            name.split(".")[0] for name, _ in make_model("layer", fusion_parts=[part]).merhan.fusion.named_parameters()
+        }
+        for part in ("local", "cross", "global")
+    }
+    shared = set.intersection(*names.values())
+    assert {part: own - shared for part, own in names.items()} == {
+        "local": {"audio_local", "text_local"},
+        "cross": {"audio_to_text", "text_to_audio"},
+        "global": {"global_attention"},
+    }
+
+
+@pytest.mark.parametrize("field", [{"fusion": "hybird"}, {"pooling": "average"}, {"fusion_parts": ["locale"]}])
+def test_unknown_choices_are_refused_by_name(field):
+    with pytest.raises(Exception, match=f"{next(iter(field))}: there is no"):
+        tiny_config(**field)
+
+
+# --- pooling, mixing ---
+
+
+def pooled_by(kind, states, mask):
+    """What pooling gives before its dense layer."""
+    pooling = MerhanPooling(tiny_config(pooling=kind))
+    pooling.norm = pooling.dense = nn.Identity()
+    pooling.dense.weight = torch.zeros(())  # whose precision it takes
+    with torch.no_grad():
+        return pooling(Modality(states, mask))
+
+
+def test_pooling_is_what_its_name_says():
+    states, mask = torch.randn(2, 5, 16), torch.tensor([[1, 1, 1, 0, 0], [0, 1, 1, 1, 1]]).bool()
+    for row, real in enumerate((slice(0, 3), slice(1, 5))):
+        own = states[row, real]
+        expected = {
+            "mean": own.mean(dim=0),
+            "mean_std": torch.cat([own.mean(dim=0), own.std(dim=0, correction=0)]),
+            "first": own[0],
+            "min": own.amin(dim=0),
+            "max": own.amax(dim=0),
+        }
+        for kind, vector in expected.items():
+            torch.testing.assert_close(pooled_by(kind, states, mask)[row], vector, msg=kind)
+
+
+def test_layer_mixing_begins_as_the_mean_and_can_choose_a_layer(make_model, batch):
+    model = make_model("light", layer_mixing=True)
+    own = {name for name, _ in model.merhan.named_parameters(recurse=False)}
+    assert own == {"audio_mixing", "text_mixing"}
+    encoded = {"audio": model.merhan.encode("audio", batch["input_values"][:2]).states}
+    encoded["text"] = model.merhan.encode("text", batch["input_ids"][:2]).states
+    for name, values in (("audio", batch["input_values"][:2]), ("text", batch["input_ids"][:2])):
+        backbone, mixing = getattr(model.merhan, f"{name}_backbone"), getattr(model.merhan, f"{name}_mixing")
+        mask = torch.ones_like(values, dtype=torch.long)
+        layers = backbone(values, attention_mask=mask, output_hidden_states=True)
+        assert len(layers.hidden_states) == len(mixing) == 3
+        torch.testing.assert_close(encoded[name], torch.stack(layers.hidden_states).mean(dim=0), **TOLERANCE)
+        with torch.no_grad():
+            mixing[2] = 50.0
+        torch.testing.assert_close(
+            model.merhan.encode(name, values, mask).states, layers.last_hidden_state, **TOLERANCE
+        )
+
+
+def test_layer_mixing_refuses_features_of_the_last_layer(make_model, batch):
+    model = make_model("layer", layer_mixing=True)
+    with pytest.raises(ValueError, match="layer_mixing"):
+        model(audio_features=torch.randn(2, 7, 16), input_ids=batch["input_ids"][:2])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_model_can_be_traced_for_compilation(kind, make_model, batch):
     model = make_model(kind)
@@ -220,8 +378,8 @@ def test_half_precision_weights(kind, dtype, make_model, batch):
 def test_cached_features_equal_raw_input(make_model, batch):
     model = make_model("layer")
     with torch.no_grad():
-        audio = model.merhan.encode_audio(batch["input_values"], batch["audio_attention_mask"])
-        text = model.merhan.encode_text(batch["input_ids"], batch["attention_mask"])
+        audio = model.merhan.encode("audio", batch["input_values"], batch["audio_attention_mask"])
+        text = model.merhan.encode("text", batch["input_ids"], batch["attention_mask"])
     features = {
         "audio_features": audio.states,
         "audio_features_mask": audio.mask,
@@ -231,9 +389,10 @@ def test_cached_features_equal_raw_input(make_model, batch):
     assert torch.equal(logits_of(model, features), logits_of(model, batch))
 
 
+@pytest.mark.parametrize("variant", [{}, *VARIANTS])
 @pytest.mark.parametrize(("kind", "text"), [("light", False), (None, True)])
-def test_single_modality_models(kind, text, make_model, batch):
-    model = make_model(kind, text)
+def test_single_modality_models(kind, text, variant, make_model, batch):
+    model = make_model(kind, text, **variant)
     own = {
         name: batch[name][:2]
         for name in (("input_ids", "attention_mask") if text else ("input_values", "audio_attention_mask"))
@@ -253,8 +412,8 @@ def test_frozen_backbones_stay_in_eval_mode(make_model):
 
 def test_modality_dropout_takes_at_most_one(make_model, batch):
     model = make_model("layer", modality_dropout=0.5).train()
-    audio = model.merhan.encode_audio(batch["input_values"], batch["audio_attention_mask"])
-    text = model.merhan.encode_text(batch["input_ids"], batch["attention_mask"])
+    audio = model.merhan.encode("audio", batch["input_values"], batch["audio_attention_mask"])
+    text = model.merhan.encode("text", batch["input_ids"], batch["attention_mask"])
     torch.manual_seed(0)
     lost = torch.zeros(2, 3)
     for _ in range(400):
@@ -290,6 +449,38 @@ def test_loss_weights_and_focal_factor():
     certainty = logits.softmax(dim=-1)[torch.arange(5), ids]
     focal = tiny_config(focal_gamma=2.0)
     torch.testing.assert_close(emotion_loss(logits, ids, focal), (rows * (1 - certainty) ** 2).mean())
+
+
+def test_concordance_loss_is_lins_and_skips_what_is_not_annotated():
+    torch.manual_seed(0)
+    x, y = torch.randn(6, 3, requires_grad=True), 2 * torch.randn(6, 3) + 1
+    y[:2, 1] = y[1:, 2] = torch.nan  # of the last dimension one row is annotated: no agreement to speak of
+    expected = []
+    for a, b in ((x[:, 0], y[:, 0]), (x[2:, 1], y[2:, 1])):
+        a, b = a.detach().numpy(), b.numpy()
+        ccc = 2 * np.cov(a, b, bias=True)[0, 1] / (a.var() + b.var() + (a.mean() - b.mean()) ** 2)
+        expected.append(1 - ccc)
+    loss = concordance_loss(x, y)
+    assert loss.item() == pytest.approx(np.mean(expected), abs=1e-5)
+    loss.backward()
+    assert x.grad.isfinite().all() and x.grad[2:, 1].abs().min() > 0
+    assert x.grad[:2, 1].abs().max() == x.grad[:, 2].abs().max() == 0
+    assert concordance_loss(x, x.detach()).item() == pytest.approx(0, abs=1e-5)
+    nothing = concordance_loss(x, torch.full((6, 3), torch.nan))
+    nothing.backward()
+    assert nothing == 0 and x.grad.isfinite().all()
+
+
+def test_dimensions_have_a_head_and_a_share_of_the_loss(make_model, batch):
+    model = make_model("layer", dimensions=["valence", "arousal"], dimension_weight=0.5)
+    labels, targets = torch.tensor([0, 1, 2]), torch.tensor([[0.1, 3.0], [0.5, torch.nan], [0.9, 1.0]])
+    plain, both = model(**batch, labels=labels), model(**batch, labels=labels, dimension_targets=targets)
+    assert both.dimensions.shape == (3, 2) and torch.equal(plain.logits, both.logits)
+    extra = 0.5 * concordance_loss(both.dimensions, targets)
+    torch.testing.assert_close(both.loss, plain.loss + extra)
+    both.loss.backward()
+    assert model.regressor.weight.grad.abs().min() > 0
+    assert "dimensions" not in make_model("layer")(**batch), "Trainer.predict must return the logits alone"
 
 
 # --- backbones ---

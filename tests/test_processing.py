@@ -82,6 +82,19 @@ def test_length_is_bounded_on_both_sides(tone):
     np.testing.assert_allclose(middle, ramp[6000:10_000] - ramp.mean(), atol=1e-6)
 
 
+def test_silence_around_the_sound_is_cut_off_and_pauses_stay():
+    noise = np.random.default_rng(0).standard_normal(4 * RATE).astype(np.float32)
+    noise[:RATE] *= 0.01  # 40 dB below what follows
+    noise[2 * RATE : 2 * RATE + 4000] = 0  # a pause
+    noise[3 * RATE :] *= 0.01
+    sound = {"array": noise, "sampling_rate": RATE}
+    trimmed = load_audio(sound, trim_silence=30)
+    margin = 800
+    np.testing.assert_allclose(trimmed, load_audio(sound)[RATE - margin : 3 * RATE + margin], atol=1e-6)
+    assert len(load_audio(sound, trim_silence=60)) == 4 * RATE
+    assert len(load_audio({"array": np.zeros(RATE), "sampling_rate": RATE}, trim_silence=30)) == RATE
+
+
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.m4a"])
 def test_a_segment_of_a_recording(name, tmp_path):
     step = np.repeat([0.0, 0.5], 24_000).astype(np.float32)
@@ -214,14 +227,20 @@ def test_a_turn_longer_than_the_backbone_is_an_error(processor):
 
 def test_the_processor_travels_with_its_template(processor, tmp_path):
     ours = dialogue_processor(
-        processor, context_turns=3, max_tokens=40, max_seconds=1.5, turn_template="{speaker} says {text}"
+        processor,
+        context_turns=3,
+        max_tokens=40,
+        max_seconds=1.5,
+        trim_silence=20.0,
+        turn_template="{speaker} says {text}",
     )
     ours.save_pretrained(tmp_path)
     again = AutoProcessor.from_pretrained(tmp_path, trust_remote_code=True)
     arguments = {"text": "lovely", "speaker": "Ross", "context": ["no", {"speaker": "Joey", "text": "yes"}]}
     assert again.encode_text(**arguments) == ours.encode_text(**arguments)
     assert "Ross says lovely" in turns_of(again, again.encode_text(**arguments))
-    sound = {"array": np.random.randn(3 * RATE), "sampling_rate": RATE}
+    quiet_end = np.repeat([1.0, 0.001], [RATE, 2 * RATE])
+    sound = {"array": quiet_end * np.random.randn(3 * RATE), "sampling_rate": RATE}
     torch.testing.assert_close(
         again(audio=sound, text="no")["input_values"], ours(audio=sound, text="no")["input_values"]
     )
@@ -286,6 +305,40 @@ def test_pipeline_batches_equal_single_calls(recogniser, tone):
             np.testing.assert_allclose([e["score"] for e in one], [e["score"] for e in other], atol=1e-5)
     columns = recogniser([str(long), None], text=["the dinner was lovely", "no"])
     np.testing.assert_allclose(columns[0][0]["score"], alone[0][0]["score"], atol=1e-5)
+
+
+def test_words_know_their_tokens(processor):
+    ours = dialogue_processor(processor, context_turns=2, max_tokens=100)
+    turn = ("his answer was lovely", "Ross", [{"speaker": "Joey", "text": "the dinner was lovely"}])
+    ids, words = ours.encode_text(*turn), ours.words(*turn)
+    assert "".join(word for word, _ in words) == "Ross:hisanswerwaslovely"
+    for word, places in words:
+        assert ours.tokenizer.decode([ids[place] for place in places]).strip() == word
+    assert ours.words(None) == ours.words(" ") == []
+
+
+def test_an_explanation_is_what_occlusion_and_the_cross_attention_say(recogniser, processor, tone):
+    sound, text = str(tone(seconds=1.2)), "the dinner was lovely"
+    plain, alone = recogniser(sound, text=text), {"audio": recogniser(text=text), "text": recogniser(sound)}
+    found = recogniser(sound, text=text, explain=True)
+    for one, other in zip(found["scores"], plain, strict=True):  # eager attention here, sdpa there
+        assert one["label"] == other["label"] and one["score"] == pytest.approx(other["score"], abs=1e-6)
+    for name, without in alone.items():
+        score = next(one["score"] for one in without if one["label"] == plain[0]["label"])
+        assert found["contributions"][name] == pytest.approx(plain[0]["score"] - score, abs=1e-6)
+    with torch.no_grad():
+        maps = recogniser.model(**processor(sound, text), output_attentions=True).attentions["text_to_audio"]
+    assert [one["word"] for one in found["words"]] == text.split()
+    (places,) = (places for word, places in processor.words(text) if word == "dinner")
+    expected = maps[0].mean(dim=0)[places].mean(dim=0)
+    np.testing.assert_allclose(found["words"][1]["attention"], expected, atol=1e-6)
+    assert len(found["seconds"]) == len(expected) and expected.sum() == pytest.approx(1, abs=1e-5)
+    assert found["seconds"] == sorted(found["seconds"])
+    assert 0 < found["seconds"][0] < 0.05 and 1.15 < found["seconds"][-1] < 1.2
+
+    voice, several = recogniser(sound, explain=True), recogniser([sound, {"text": text}], explain=True, top_k=1)
+    assert voice["contributions"] == {} and voice["words"] == voice["seconds"] == []
+    assert [len(one["scores"]) for one in several] == [1, 1]
 
 
 def test_pipeline_explains_bad_input(recogniser, tone):

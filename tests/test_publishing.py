@@ -19,9 +19,10 @@ from merhan.dataset import Data
 from merhan.errors import InputError
 from merhan.evaluation import evaluate_split
 from merhan.protocols import split
-from merhan.publishing import ALLOWED, export, without_paths
-from merhan.recipe import DataRecipe, ModelRecipe, Recipe, StageRecipe
+from merhan.publishing import ALLOWED, card, export, without_paths
+from merhan.recipe import DataRecipe, ModelRecipe, Recipe, StageRecipe, load_recipe
 from merhan.run import open_run, require_same_data
+from modeling_merhan import MerhanForSequenceClassification
 
 
 REPOSITORY = Path(__file__).parent.parent
@@ -171,8 +172,23 @@ def test_the_whole_card_is_as_expected(run):
     """Any change of the card shows: it is matched from end to end, figures and versions aside."""
     expected = (Path(__file__).parent / "expected_card.md").read_text()
     pattern = re.escape(expected).replace("<number>", r"-?[\d.]+(?:e-\d+)?").replace("<hash>", "[0-9a-f]{16}")
+    pattern = pattern.replace("<name>", r"[\w -]+")
     card = (run / "model" / "README.md").read_text()
     assert re.fullmatch(pattern.replace("<hardware>", "[^\n]+"), card), card
+
+
+def test_weights_of_non_commercial_data_say_so(run):
+    recipe = load_recipe(run / "recipe.yaml")
+    figures = json.loads((run / "evaluation" / "test" / "metrics.json").read_text())
+    provenance = json.loads((run / "provenance.json").read_text())
+    model = MerhanForSequenceClassification.from_pretrained(run / "model")
+    licences = {}
+    for corpus in ("demo", "ravdess", "emodb", "iemocap"):
+        provenance["data"]["corpora"] = ["demo", corpus]
+        data = card(recipe, provenance, model, {"test": figures}).data
+        licences[corpus] = data.to_dict().get("license_name")
+    forbidden = "non-commercial-as-its-training-data"
+    assert licences == {"demo": None, "ravdess": forbidden, "emodb": None, "iemocap": forbidden}
 
 
 def test_no_folder_of_this_machine_leaves_it(tmp_path):

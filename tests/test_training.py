@@ -19,7 +19,7 @@ from transformers import TrainingArguments
 import evaluate_hf_e2e
 import train_hf_e2e
 from merhan.dataset import Collator, EmotionDataset
-from merhan.evaluation import predict
+from merhan.evaluation import estimate
 from merhan.feature_cache import fingerprint, use_cached_features
 from merhan.recipe import Recipe, StageRecipe, load_recipe
 from merhan.sampling import LengthBucketSampler, padding_share
@@ -88,15 +88,6 @@ def test_the_sampling_strategy_is_the_recipes(strategy, demo, trained_like, proc
     assert sorted(order) == list(range(len(train)))
     chance = padding_share(train.lengths, torch.randperm(len(train)).tolist(), 8)
     assert (padding_share(train.lengths, order, 8) < 0.6 * chance) == (strategy == "group_by_length")
-
-
-def test_speed_draws_depend_on_seed_epoch_and_row_alone(demo, processor):
-    one, other = (part(demo, processor, "train", 6, augment=True, seed=5) for _ in range(2))
-    backwards = [other[row]["audio"] for row in reversed(range(6))][::-1]
-    assert all(np.array_equal(one[row]["audio"], backwards[row]) for row in range(6))
-    lengths = {len(one[row]["audio"]) for row in range(6)}
-    one.epoch = 1
-    assert {len(one[row]["audio"]) for row in range(6)} != lengths
 
 
 # --- stages ---
@@ -223,14 +214,14 @@ def test_frozen_backbones_run_once_per_utterance(demo, trained_like, processor, 
             next(backbone.parameters()).add_(0.01)
     freeze(trained_like, {"head": 1e-3}, True)
     assert frozen_modalities(trained_like) == ["audio", "text"]
-    expected = predict(trained_like.eval(), processor, part(demo, processor, "validation", 10), 4)
+    expected, _ = estimate(trained_like.eval(), processor, part(demo, processor, "validation", 10), 4)
     counted(trained_like.merhan.audio_backbone, "audio")
     counted(trained_like.merhan.text_backbone, "text")
     for _ in range(3):
         dataset = part(demo, processor, "validation", 10)
         for name in ("audio", "text"):
             use_cached_features(trained_like.merhan, dataset, name, torch.device("cpu"))
-        found = predict(trained_like, processor, dataset, 4)
+        found, _ = estimate(trained_like, processor, dataset, 4)
     np.testing.assert_allclose(found, expected, atol=2e-3)  # features are kept in half precision
     assert rows["audio"] == 10
     assert rows["text"] == len({json.dumps(ids) for ids in dataset.tokens}), "equal words are read once"
@@ -272,10 +263,10 @@ def test_features_are_made_again_when_anything_changes(demo, trained_like, proce
 def test_predictions_keep_the_order_of_the_data(demo, trained_like, processor):
     dataset = part(demo, processor, "test", 20)
     assert np.argsort(dataset.lengths).tolist() != list(range(20)), "the rows are not in order of length"
-    together = predict(trained_like.eval(), processor, dataset, 6)
+    together, _ = estimate(trained_like.eval(), processor, dataset, 6)
     assert together.shape == (20, 4)
     for row in (0, 7, 19):
-        alone = predict(
+        alone, _ = estimate(
             trained_like,
             processor,
             part(demo, processor, "test").__class__(
@@ -359,7 +350,9 @@ def test_train_then_evaluate(recipe_file, monkeypatch, tmp_path, capsys):
     figures = json.loads((run / "evaluation/test/metrics.json").read_text())
     page = (run / "evaluation/test/report.html").read_text()
     assert f"{figures['uar']:.3f}" in page and figures["protocol"]["hash"] in page and "By speaker" in page
-    assert "http" not in page and "src=" not in page, "a page asks no other host, and needs no other file"
+    assert "http" not in page and "src=" not in page.replace('src="data:', ""), (
+        "a page asks no other host, and needs no other file"
+    )
     shutil.rmtree(run / "evaluation")
     call(evaluate_hf_e2e, monkeypatch, "--checkpoint", run, "--modalities", "both", "text")
     again = json.loads((run / "evaluation/test/metrics.json").read_text())
@@ -435,10 +428,14 @@ train_hf_e2e.main()
 
 
 def test_a_killed_run_resumes_to_the_very_same_weights(recipe_file, tmp_path):
-    """kill -9 amid an epoch of stage 1, then while stage 2 writes a checkpoint; each time --resume."""
+    """kill -9 amid an epoch of stage 1, then while stage 2 writes a checkpoint; each time --resume.
+
+    Sound and words are others in every epoch: a resumed epoch must draw what it would have drawn.
+    """
+    spoilt = ["--set", "data.augmentation={speed: [0.9, 1.1], noise: {}}", "--set", "data.transcript_noise={}"]
 
     def run(name: str, *kill: str, resume: bool = False) -> int:
-        words = ["--config", str(recipe_file), "--run_name", name] + ["--resume"] * resume
+        words = ["--config", str(recipe_file), "--run_name", name, *spoilt] + ["--resume"] * resume
         command = [sys.executable, "-c", KILLED, *(kill or ("never", "0", "training_step")), *words]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
         assert done.returncode in (0, -signal.SIGKILL), done.stderr[-3000:]

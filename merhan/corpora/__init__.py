@@ -12,6 +12,7 @@ A room `<name>_corpus.py` has
 """
 
 import inspect
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -80,6 +81,16 @@ class About(NamedTuple):
     published: Mapping[str, int]  # own word -> utterances, as published or counted from the whole release; {} = unknown
     scale: tuple[float, float] | None = None  # of valence, arousal and dominance, where the corpus has them
 
+    @property
+    def commercial(self) -> bool:
+        """Whether its licence lets anyone earn money with what learnt from it; only those that say so."""
+        return self.licence.startswith(("CC BY 4", "CC0", "ODbL", "Apache", "free", "GPL"))
+
+    @property
+    def shareable(self) -> bool:
+        """Whether its recordings may be passed on, as in a report that somebody is sent."""
+        return self.licence.startswith(("CC ", "ODbL", "Apache", "free"))
+
 
 def read_corpus(
     name: str, source: str | Path | Sequence[str] | None, label_map: Mapping[str, str | None] | None = None, **options
@@ -146,10 +157,21 @@ def _relabel(rows: pd.DataFrame, label_map: Mapping[str, str | None]) -> tuple[p
         raise InputError(f"data.label_map: no row has the label {word!r}{nearest(word, set(rows['label']))}")
     if "source_label" not in rows:
         rows = rows.assign(source_label=rows["label"])
+    if label_map and "votes" in rows:
+        rows = rows.assign(votes=[_recount(votes, label_map) for votes in rows["votes"]])
     before = rows["label"]
     rows = rows.assign(label=[label_map.get(word, word) for word in before], before=before)
     kept, dropped = _drop_unlabelled(rows, "label {!r} is dropped by data.label_map", "before")
     return kept.drop(columns="before"), dropped
+
+
+def _recount(votes: str, label_map: Mapping[str, str | None]) -> str:
+    """Votes for the labels that these become; those for a label that is dropped count no more."""
+    counts: Counter[str] = Counter()
+    for word, count in json.loads(votes or "{}").items():
+        if (label := label_map.get(word, word)) is not None:
+            counts[label] += count
+    return json.dumps(counts, sort_keys=True) if counts else ""
 
 
 def _drop_unlabelled(

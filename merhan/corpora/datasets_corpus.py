@@ -1,17 +1,20 @@
 """Any data set of the `datasets` library, from the Hub or from disk, by a column map."""
 
 import hashlib
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pandas as pd
 
 from merhan.corpora import Corpus
 from merhan.corpora.table_corpus import rename
 from merhan.errors import InputError, nearest
 from merhan.feature_cache import cache_folder
+from merhan.manifest import FEATURES
 
 
 _SPLITS = {"train": "train", "validation": "validation", "dev": "validation", "valid": "validation", "test": "test"}
@@ -20,7 +23,8 @@ _SPLITS = {"train": "train", "validation": "validation", "dev": "validation", "v
 def read(source: str | Path | None, columns: Mapping[str, str] | None = None, config: str | None = None) -> Corpus:
     """`source`: a name on the Hub, or a folder; `columns`: our column -> theirs; `config`: the data set's own.
 
-    Sound that is embedded in the data set is unpacked once into the cache, because a manifest speaks of files.
+    Sound and features (`columns: {audio_features: emotion2vec_features}`) that are embedded in the data set are
+    unpacked once into the cache, because a manifest speaks of files.
     """
     if source is None:
         raise InputError("data.source: give the data set's name or folder.")
@@ -49,7 +53,11 @@ def _rows(split: datasets.Dataset, name: str, columns: Mapping[str, str], source
         )
     if isinstance(split.features.get(audio), datasets.Audio):
         split = split.cast_column(audio, datasets.Audio(decode=False))
-    rows = pd.DataFrame({column: split[column][:] for column in split.column_names})
+    vectors = {columns.get(column, column) for column in FEATURES} & set(split.column_names)
+    rows = pd.DataFrame({column: split[column][:] for column in split.column_names if column not in vectors})
+    for column in vectors:
+        arrays = split.select_columns([column]).with_format("numpy")
+        rows[column] = ["" if row[column] is None else _unpack(_npy(row[column]), ".npy") for row in arrays]
     if isinstance(split.features[label], datasets.ClassLabel):
         rows[label] = [split.features[label].int2str(number) for number in rows[label]]
     if audio in rows:
@@ -63,8 +71,17 @@ def _file(audio: str | Mapping | None) -> str:
         return audio or ""
     if not audio.get("bytes"):
         return audio.get("path") or ""
-    content = audio["bytes"]
-    suffix = Path(audio.get("path") or "").suffix
+    return _unpack(audio["bytes"], Path(audio.get("path") or "").suffix)
+
+
+def _npy(vectors: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, vectors.astype(np.float32))
+    return file.getvalue()
+
+
+def _unpack(content: bytes, suffix: str) -> str:
+    """The path of a file in the cache that holds just this."""
     path = cache_folder() / "datasets" / f"{hashlib.blake2b(content, digest_size=16).hexdigest()}{suffix}"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from merhan.corpora import Corpus
 from merhan.errors import InputError, nearest
-from merhan.manifest import OPTIONAL, REQUIRED, read_table
+from merhan.manifest import FEATURES, OPTIONAL, PATHS, REQUIRED, read_table
 
 
 def read(source: str | Path | None, columns: Mapping[str, str] | None = None, root: str | Path | None = None) -> Corpus:
@@ -29,9 +29,9 @@ def rename(rows: pd.DataFrame, columns: Mapping[str, str], corpus: str, root: Pa
         "utterance_id": [f"{corpus}-{number:06d}" for number in range(1, len(rows) + 1)],
         "corpus": corpus,
     }
-    if "audio" in rows or "text" in rows:
+    if {"audio", "text", *FEATURES} & set(rows):
         defaults |= {"audio": "", "text": ""}
     rows = rows.assign(**{column: value for column, value in defaults.items() if column not in rows})
-    if "audio" in rows:
-        rows["audio"] = [str(root / audio) if audio else "" for audio in rows["audio"].fillna("")]
+    for column in set(PATHS) & set(rows):
+        rows[column] = [str(root / path) if path else "" for path in rows[column].fillna("")]
     return rows

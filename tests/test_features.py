@@ -1,0 +1,126 @@
+"""Features that are the data's own (emotion2vec, for one) in a backbone's place, and dimensions beside the label."""
+
+import json
+
+import datasets
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import tiny_config
+from test_training import call
+
+import train_hf_e2e
+from merhan.corpora import read_corpus
+from merhan.metrics import dimension_scores
+from modeling_merhan import MerhanFeaturesConfig, MerhanForSequenceClassification
+
+
+WORDS = {"anger": "how dare you", "joy": "what a day", "sadness": "all is lost"}
+RECIPE = """
+run_name: features
+output_dir: {folder}/outputs
+data:
+  corpus: datasets
+  source: {folder}/saved
+  options: {{columns: {{audio_features: emotion2vec_features, text: transcript, valence: pleasure}}}}
+  accept_leaks: [text]
+model:
+  audio_backbone: features
+  text_backbone: tiny
+  config: {{hidden_size: 32, intermediate_size: 32, dimensions: [valence]}}
+stages: [{{name: fusion, epochs: 4, learning_rate: {{head: 3.0e-3}}}}]
+trainer: {{report_to: none, use_cpu: true}}
+evaluation: {{conditions: [audio]}}
+"""
+
+
+def vectors(kind: str, size: int = 60, seed: int = 0) -> datasets.Dataset:
+    """Rows whose vectors tell the emotion; the words tell nothing, and valence follows the first component."""
+    rng = np.random.default_rng(seed)
+    rows = {"emotion2vec_features": [], "transcript": [], "label": [], "pleasure": [], "speaker": []}
+    for number in range(size):
+        label = list(WORDS)[number % 3]
+        shape = (24,) if kind == "utterance" else (int(rng.integers(2, 9)), 24)
+        level = rng.normal()
+        vector = rng.normal(0, 0.3, shape).astype(np.float32)
+        vector[..., number % 3] += 4
+        vector[..., 5] += level
+        rows["emotion2vec_features"].append(vector.tolist())
+        rows["transcript"].append(WORDS[list(WORDS)[int(rng.integers(3))]])
+        rows["label"].append(label)
+        rows["pleasure"].append(4 + level)
+        rows["speaker"].append(f"speaker {seed}")
+    rows["pleasure"][0] = None
+    return datasets.Dataset.from_dict(rows)
+
+
+@pytest.mark.parametrize("kind", ["utterance", "frame"])
+def test_a_data_set_of_vectors_and_words_trains_as_it_is(kind, monkeypatch, tmp_path):
+    splits = {"train": vectors(kind), "validation": vectors(kind, 12, 1), "test": vectors(kind, 30, 2)}
+    datasets.DatasetDict(splits).save_to_disk(tmp_path / "saved")
+    (tmp_path / "recipe.yaml").write_text(RECIPE.format(folder=tmp_path))
+    call(train_hf_e2e, monkeypatch, "--config", tmp_path / "recipe.yaml")
+    test = tmp_path / "outputs/features/evaluation/test"
+    figures, rows = json.loads((test / "metrics.json").read_text()), pd.read_parquet(test / "predictions.parquet")
+    assert figures["uar"] > 0.9, "the vectors tell the emotion"
+    alone = json.loads((test.with_name("test--audio") / "metrics.json").read_text())
+    assert alone["n"] == 30
+    assert rows["utterance_id"].is_monotonic_increasing and list(rows["label"]) == splits["test"]["label"][:]
+    known = rows[rows["valence"].notna()]
+    assert len(known) == 29
+    np.testing.assert_allclose(known["valence"], splits["test"]["pleasure"][1:], rtol=1e-6)
+    expected = dimension_scores(known["valence_prediction"], known["valence"])
+    assert figures["dimensions"] == {"valence": pytest.approx(expected)} and expected["ccc"] > 0.2
+    model = MerhanForSequenceClassification.from_pretrained(tmp_path / "outputs/features/model")
+    assert model.config.audio_config.hidden_size == 24 and model.merhan.audio_backbone is None
+
+
+def test_vectors_of_several_widths_and_none_at_all_are_refused(monkeypatch, tmp_path, capsys):
+    wide = vectors("utterance", 12, 1)
+    wide = wide.map(lambda row: {"emotion2vec_features": row["emotion2vec_features"] + [0.0]})
+    whole = {"train": vectors("utterance"), "validation": wide, "test": vectors("utterance", 30, 2)}
+    datasets.DatasetDict(whole).save_to_disk(tmp_path / "saved")
+    (tmp_path / "recipe.yaml").write_text(RECIPE.format(folder=tmp_path))
+
+    def refused(*changes) -> str:
+        with pytest.raises(SystemExit) as ended:
+            call(train_hf_e2e, monkeypatch, "--config", tmp_path / "recipe.yaml", *changes)
+        assert ended.value.code == 2 and not (tmp_path / "outputs").exists()
+        return capsys.readouterr().err
+
+    assert "audio_features: holds vectors of several widths, 24, 25" in refused()
+    columns = "data.options.columns={text: transcript}"
+    without = ["--set", columns, "--set", "model.config.dimensions=[]", "--set", "data.accept_leaks=[text, validation]"]
+    assert "reads the column audio_features" in refused(*without)
+    rate = "stages=[{name: x, epochs: 1, learning_rate: {head: 1.0e-3, audio: 1.0e-3}}]"
+    assert "there is no audio backbone to train" in refused("--set", rate)
+
+
+def test_columns_of_vectors_become_files_with_the_same_numbers(tmp_path):
+    split = vectors("frame", 6)
+    datasets.DatasetDict(train=split).save_to_disk(tmp_path)
+    columns = {"audio_features": "emotion2vec_features", "text": "transcript", "valence": "pleasure"}
+    rows = read_corpus("datasets", tmp_path, columns=columns).rows
+    for file, row in zip(rows["audio_features"], split, strict=True):
+        np.testing.assert_array_equal(np.load(file), np.array(row["emotion2vec_features"], dtype=np.float32))
+
+
+def test_a_model_without_backbones_reads_features_and_nothing_else(tmp_path):
+    config = tiny_config(None, text=False)
+    config = type(config)(
+        audio_config=MerhanFeaturesConfig(hidden_size=24),
+        text_config=MerhanFeaturesConfig(hidden_size=8),
+        hidden_size=16,
+        num_attention_heads=2,
+    )
+    model = MerhanForSequenceClassification(config).eval()
+    given = {"audio_features": torch.randn(2, 5, 24), "text_features": torch.randn(2, 1, 8)}
+    with torch.no_grad():
+        before = model(**given).logits
+        model.save_pretrained(tmp_path)
+        again = MerhanForSequenceClassification.from_pretrained(tmp_path).eval()
+        assert torch.equal(again(**given).logits, before)
+        assert again(audio_features=given["audio_features"]).logits.isfinite().all()
+    with pytest.raises(ValueError, match="no audio backbone; give audio_features"):
+        model(input_values=torch.randn(2, 8000))
