@@ -15,7 +15,7 @@ from accelerate import PartialState
 from torch.utils.data import Subset
 from transformers import Trainer, TrainingArguments
 
-from merhan.dataset import Collator, Data, EmotionDataset, load_data, readable
+from merhan.dataset import Collator, Data, EmotionDataset, distributions, load_data, readable
 from merhan.errors import InputError, require_finite
 from merhan.feature_cache import digest_of_weights
 from merhan.leaks import known_leaks
@@ -24,6 +24,7 @@ from merhan.metrics import (
     EmotionMetrics,
     calibration,
     dimension_scores,
+    distribution_scores,
     fit_temperature,
     intervals,
     risk_coverage,
@@ -103,6 +104,9 @@ def evaluate_split(
     metrics["calibration"] = calibration(logits, references, model.config.temperature)
     metrics["uncalibrated"] = calibration(logits, references)
     metrics["risk_coverage"] = risk_coverage(logits, references, model.config.temperature)
+    if "votes" in part and (voted := (part["votes"] != "").to_numpy()).any():
+        shares = distributions(part[voted], model.config.label2id)
+        metrics["votes"] = distribution_scores(logits[voted], np.array(shares), model.config.temperature)
     if model.config.dimensions:
         metrics["dimensions"] = figures_of_dimensions(predictions, model.config.dimensions)
     if PartialState().is_main_process:

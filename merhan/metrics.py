@@ -8,7 +8,7 @@ import datasets
 import evaluate
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax, softmax, xlogy
 from scipy.stats import bootstrap, norm, pearsonr, t
 from sklearn.metrics import (
     brier_score_loss,
@@ -222,6 +222,32 @@ def risk_coverage(logits: np.ndarray, references: np.ndarray, temperature: float
         "threshold": [float(threshold) for threshold in thresholds],
         "risk": [float(wrong[rows].mean()) for rows in answered],
         "aurc": float(ranked.mean()),
+    }
+
+
+def distribution_scores(logits: np.ndarray, shares: np.ndarray, temperature: float = 1.0) -> dict[str, float | int]:
+    """How near the scores come to what the raters said, not to their majority alone.
+
+    Args:
+        logits: `(rows, num_labels)`.
+        shares: `(rows, num_labels)`, the share of a row's votes for each label, summing to 1.
+        temperature: that the logits are divided by.
+
+    Returns:
+        `kl` (divergence of Kullback and Leibler, of the scores from the votes) and `cross_entropy`, means in nats,
+        and `n`.
+
+    Raises:
+        ValueError: shares that are negative, do not sum to 1, or are not finite.
+    """
+    shares = np.asarray(shares, dtype=np.float64)
+    if not len(shares) or not (shares >= 0).all() or not np.allclose(shares.sum(axis=1), 1):
+        raise ValueError("distribution_scores needs rows of shares, none negative, each row summing to 1.")
+    scores = log_softmax(logits.astype(np.float64) / temperature, axis=1)
+    return {
+        "kl": float((xlogy(shares, shares) - shares * scores).sum(axis=1).mean()),
+        "cross_entropy": float(-(shares * scores).sum(axis=1).mean()),
+        "n": len(shares),
     }
 
 

@@ -94,6 +94,7 @@ def write_page(metrics: Mapping[str, Any], predictions: pd.DataFrame, rows: pd.D
         protocol=metrics["protocol"],
         titles=TITLES,
         mistakes=mistakes,
+        votes_note=votes_note(metrics),
         stages=[(stage, curves(stage)) for stage in stages_of(run)],
         provenance=json.loads(provenance.read_text()) if provenance.is_file() else None,
         command=command.read_text().strip() if command.is_file() else None,
@@ -142,6 +143,16 @@ def abstention_table(metrics: Mapping[str, Any]) -> str:
     return markdown_table(["answered", "when the score is at least", "right among these"], rows)
 
 
+def votes_note(metrics: Mapping[str, Any]) -> str:
+    """How near the scores are to the raters' votes, where there are any."""
+    if not (found := metrics.get("votes")):
+        return ""
+    return (
+        f"\nOver the {found['n']} utterances with raters' votes, scores lie {found['kl']:.3f} nats from their shares "
+        f"(Kullback-Leibler divergence; cross-entropy {found['cross_entropy']:.3f}).\n"
+    )
+
+
 def write_report(metrics: Mapping[str, Any], path: Path):
     """A page that says what was measured on what, with the figures behind it."""
     protocol, labels = metrics["protocol"], metrics["labels"]
@@ -170,7 +181,7 @@ Rows are the labels, columns the predictions:
 ![reliability diagram](reliability.png)
 
 {abstention_table(metrics)}
-""")
+{votes_note(metrics)}""")
 
 
 def confusion_picture(metrics: Mapping[str, Any], path: Path):

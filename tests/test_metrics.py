@@ -4,7 +4,16 @@ import evaluate
 import numpy as np
 import pytest
 from interval_coverage import coverage
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, cohen_kappa_score, f1_score, matthews_corrcoef
+from scipy.special import softmax
+from scipy.stats import entropy
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    cohen_kappa_score,
+    f1_score,
+    log_loss,
+    matthews_corrcoef,
+)
 
 from merhan import metrics
 from merhan.errors import InputError, require_finite
@@ -14,6 +23,7 @@ from merhan.metrics import (
     EmotionMetrics,
     calibration,
     dimension_scores,
+    distribution_scores,
     fit_temperature,
     intervals,
     risk_coverage,
@@ -124,6 +134,26 @@ def test_equal_confidence_is_answered_together():
     found = risk_coverage(np.array([[2.0, 0.0]] * 3 + [[0.0, 1.0]]), np.array([0, 0, 1, 1]))
     assert set(found["coverage"]) == {0.75, 1.0} and found["risk"][0] == 0.25
     assert found["risk"][-1] == pytest.approx(1 / 3)
+
+
+def test_distance_from_the_votes_is_scipys():
+    rng = np.random.default_rng(0)
+    shares, logits = rng.dirichlet(np.ones(4), 30), rng.normal(size=(30, 4))
+    shares[0] = [1, 0, 0, 0]
+    scores = softmax(logits / 2, axis=1)
+    found = distribution_scores(logits, shares, temperature=2.0)
+    assert found["kl"] == pytest.approx(entropy(shares, scores, axis=1).mean()) and found["n"] == 30
+    assert found["cross_entropy"] == pytest.approx(
+        log_loss(np.zeros(1), scores[:1], labels=range(4)) / 30
+        + sum(-(share * np.log(score)).sum() for share, score in zip(shares[1:], scores[1:], strict=True)) / 30
+    )
+    assert distribution_scores(np.log(shares[1:]), shares[1:])["kl"] == pytest.approx(0)
+
+
+@pytest.mark.parametrize("shares", [[[0.5, 0.6]], [[1.5, -0.5]], [[np.nan, 1.0]], np.zeros((0, 2))])
+def test_votes_that_are_no_shares_are_refused(shares):
+    with pytest.raises(ValueError, match="summing to 1"):
+        distribution_scores(np.zeros((len(shares), 2)), np.array(shares))
 
 
 def test_dimension_scores_tell_scale_and_offset_from_error():

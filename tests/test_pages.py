@@ -7,7 +7,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from scipy.special import log_softmax
 
 from merhan.dataset import load_data
 from merhan.errors import InputError
@@ -92,6 +94,17 @@ def test_the_report_carries_its_sound_and_asks_for_nothing(page):
     assert "data:audio/ogg;base64," in page and "1.5 minutes" in page and "1.5 GiB" in page
     addresses = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert addresses and all(address.startswith("data:") for address in addresses)
+
+
+def test_scores_are_held_against_the_votes_where_there_are_any(trained_like, processor, data, tmp_path):
+    votes = [json.dumps({"joy": 2, "calm": 1, "other": 4}), *[""] * (len(data.rows) - 1)]
+    tested = data._replace(rows=data.rows.assign(votes=votes))
+    found = evaluate_split(trained_like.eval(), processor, tested, "test", tmp_path / "evaluation")
+    first = pd.read_parquet(tmp_path / "evaluation" / "test" / "predictions.parquet")["logits"][0]
+    logs = dict(zip(found["labels"], log_softmax(first / trained_like.config.temperature), strict=True))
+    assert found["votes"]["n"] == 1
+    assert found["votes"]["cross_entropy"] == pytest.approx(-(2 * logs["joy"] + logs["calm"]) / 3, abs=1e-5)
+    assert "1 utterances with raters" in (tmp_path / "evaluation" / "test" / "report.html").read_text()
 
 
 def test_curves_run_from_the_first_epoch_to_the_last():
