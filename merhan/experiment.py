@@ -346,12 +346,13 @@ def _details(
         for name, found in results.items()
         for run, one in zip(plan[name], found.scores, strict=True)
     ]
-    return [
+    tables = [
         Table("All test rows", ["", "n", *titles], pooled),
         Table("F1 of each class", ["", *labels], classes),
         Table("Paired tests", ["", "score", "difference", "p", "p (Holm)"], tests),
         Table("Runs", ["", "n", *titles], runs),
     ]
+    return [table for table in tables if table.rows]  # one row alone has nothing to be paired with
 
 
 def _mean(values: Sequence[float]) -> str:
