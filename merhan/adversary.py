@@ -32,8 +32,8 @@ class Adversary(nn.Module):
     classes come with the batch as `adversary_labels` (batch,), and its loss is added to the model's.
 
     The game has its trap: where the model moves faster than the adversary, it does not forget the column but moves it
-    about, and a fresh probe reads it better than before. That was seen on toy data with Adam at one rate for both; with
-    a faster adversary and SGD, as in the paper, it forgets.
+    about, and a fresh probe reads it no worse than before. That was seen on toy data with Adam, in every setting that
+    was tried; with a faster adversary and SGD, as in the paper, it forgets.
 
     Args:
         hidden_size: width of the fused utterance.

@@ -7,8 +7,10 @@ A row of a dialogue may have an empty label: it is a turn that names no emotion,
 its context. Such rows are read as context, and neither trained nor tested on.
 """
 
+import json
 import os
 from collections.abc import Iterable
+from math import inf
 from pathlib import Path
 
 import pandas as pd
@@ -118,7 +120,11 @@ def write_manifest(rows: pd.DataFrame, path: str | Path):
 
 
 def tidy(rows: pd.DataFrame, where: str) -> pd.DataFrame:
-    """One type per column: text is stripped and never null, times, turns and dimensions are numbers."""
+    """One type per column: text is stripped and never null, times, turns and dimensions are numbers.
+
+    Raises:
+        InputError: a required column is missing, a cell is no number or no votes.
+    """
     missing = [column for column in REQUIRED if column not in rows]
     if missing:
         raise InputError(
@@ -133,6 +139,10 @@ def tidy(rows: pd.DataFrame, where: str) -> pd.DataFrame:
         filled = ~rows[column].isin(["", None]) & rows[column].notna()
         _refuse(where, rows, numbers.isna() & filled, f"{column} is not a number", "write a number, or leave it empty")
         rows[column] = numbers
+    if "votes" in rows:
+        bad = ~rows["votes"].map(_are_votes).astype(bool)
+        remedy = 'write one, as {"joy": 2, "neutral": 1}, or leave it empty'
+        _refuse(where, rows, bad, "votes is no JSON object of numbers of raters", remedy)
     return rows
 
 
@@ -173,6 +183,15 @@ def context_only(rows: pd.DataFrame) -> pd.Series:
 def in_split(rows: pd.DataFrame, name: str) -> pd.Series:
     """Which rows are of a split; `test` covers every test set."""
     return (rows["split"] == name) | rows["split"].str.startswith(f"{name}-")
+
+
+def _are_votes(cell: str) -> bool:
+    try:
+        votes = json.loads(cell or "{}")
+    except ValueError:
+        return False
+    # type() rather than isinstance(): true is no number of raters. A NaN is not above 0 either.
+    return isinstance(votes, dict) and all(type(one) in (int, float) and 0 <= one < inf for one in votes.values())
 
 
 def _refuse(where: str, rows: pd.DataFrame, bad: pd.Series, problem: str, remedy: str):

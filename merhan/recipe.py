@@ -316,6 +316,11 @@ def _check(recipe: Recipe, where: str) -> Recipe:
         trained = [name for name in recipe.model.modalities if name in stage.learning_rate]
         _check_keys(stage.layer_decay, trained, f"{where}: stages[{number}].layer_decay")
         _check_keys(stage.unfreeze_layers, trained, f"{where}: stages[{number}].unfreeze_layers")
+        if stage.early_stopping_patience is not None and not chooses_epoch(recipe, stage):
+            raise InputError(
+                f"{where}: stages[{number}].early_stopping_patience waits for a better epoch, and with "
+                f"trainer.load_best_model_at_end: false none is kept; leave one of the two out."
+            )
         frozen = _frozen(recipe, stage)
         if recipe.model.config.get("layer_mixing") and stage.cache_features and frozen:
             raise InputError(

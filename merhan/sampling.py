@@ -123,7 +123,7 @@ def sampler_of(
     draw = None
     if recipe.balance or recipe.curriculum:
         classes = numbers_of(rows[recipe.balance]) if recipe.balance else None
-        easiest = torch.arange(len(rows)) if difficulty is None else torch.as_tensor(difficulty).argsort(stable=True)
+        easiest = torch.arange(len(rows)) if difficulty is None else torch.tensor(difficulty).argsort(stable=True)
         share = partial(pace, recipe.curriculum) if recipe.curriculum else lambda epoch: 1.0
         draw = partial(draw_rows, order=easiest, share=share, classes=classes)
     if recipe.speakers_per_batch is None:

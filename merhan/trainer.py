@@ -310,7 +310,10 @@ def _keep(trainer: MerhanTrainer, folder: Path) -> MerhanForSequenceClassificati
 
 def load_trained(folder: Path, attention: str) -> MerhanForSequenceClassification:
     """A finished stage's model, with the attention implementation of the run."""
-    return MerhanForSequenceClassification.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention)
+    model = MerhanForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    # Not by from_pretrained, which insists on it for every backbone, and WavLM has an attention of its own alone.
+    model.set_attn_implementation(attention)
+    return model
 
 
 def last_checkpoint(folder: Path) -> str | None:

@@ -136,6 +136,12 @@ def test_recipe_file(monkeypatch, capsys, folder):
     assert "stages is empty" in refused(train_hf_e2e, monkeypatch, capsys, folder, "--config", folder / "recipe.yaml")
 
 
+def test_patience_without_a_best_epoch(train):
+    patience = "stages.0.early_stopping_patience=2"
+    for change in ("trainer.load_best_model_at_end=false", "stages.0.trainer={load_best_model_at_end: false}"):
+        assert "stages[0].early_stopping_patience waits for a better epoch" in train(patience, change)
+
+
 def test_missing_manifest(train, folder):
     assert f"{folder}/gone.csv: no such manifest" in train(f"data.source={folder}/gone.csv")
 
@@ -155,6 +161,12 @@ def test_unknown_label(train, edit):
     edit(2, "label", "angry")
     said = train()
     assert "row 3 ('u2'): label 'angry' is not in the vocabulary" in said and "did you mean 'anger'?" in said
+
+
+@pytest.mark.parametrize("votes", ['{"joy": 2', "joy", '["joy"]', '{"joy": "two"}', '{"joy": true}', '{"joy": -1}'])
+def test_votes_that_are_no_counts(votes, train, edit):
+    edit(2, "votes", votes)
+    assert "manifest.csv, row 3 ('u2'): votes is no JSON object of numbers" in train("data.label_map={joy: calm}")
 
 
 def test_label_of_the_test_split_absent_from_train(train, edit):

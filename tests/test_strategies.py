@@ -8,16 +8,18 @@ import pandas as pd
 import pytest
 import torch
 from conftest import LABELS
+from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainerState, TrainingArguments, WavLMConfig, WavLMModel
 
+import train_hf_e2e
 from merhan.adapters import KINDS, add_adapters, merge_adapters
 from merhan.adversary import add_adversary, remove_adversary
 from merhan.corpora import read_corpus
-from merhan.curriculum import difficulty_of, doubt, pace, row_weights
-from merhan.dataset import Collator, EmotionDataset
+from merhan.curriculum import difficulty_of, doubt, kept, pace, row_weights
+from merhan.dataset import Collator, Data, EmotionDataset
 from merhan.errors import InputError
 from merhan.recipe import (
     AdversaryRecipe,
@@ -97,17 +99,19 @@ def test_merged_adapters_leave_a_plain_model_with_equal_logits(kind, make_model,
         assert set(model.state_dict()) == plain
 
 
-def test_a_stage_with_adapters_changes_a_backbone_by_a_matrix_of_their_rank(run_stage, trained_like):
-    adapters = {"audio": {"r": 2, "lora_alpha": 32, "target_modules": ["q_proj", "intermediate_dense"]}}
-    rates = {"head": 1e-3, "audio": 1e-1}
-    model = run_stage("a", rates, model=ModelRecipe(adapters=adapters))
+def test_a_stage_with_adapters_changes_a_backbone_by_a_matrix_of_their_rank(run_stage, trained_like, train):
+    targets = {"audio": ["q_proj", "intermediate_dense"], "text": ["query"]}
+    adapters = {name: {"r": 2, "lora_alpha": 32, "target_modules": modules} for name, modules in targets.items()}
+    rates = {"head": 1e-3, "audio": 1e-1, "text": 1e-1}
+    model = run_stage("a", rates, data=train(16), model=ModelRecipe(adapters=adapters))
     before, after = trained_like.state_dict(), model.state_dict()
     assert set(after) == set(before), "the result needs no peft"
     moved = {name for name in before if group_of(name) != "head" and not torch.equal(before[name], after[name])}
-    assert moved and all(name.endswith(("q_proj.weight", "intermediate_dense.weight")) for name in moved)
+    assert {name.rsplit(".", 2)[1] for name in moved} == {"q_proj", "intermediate_dense", "query"}
+    assert all(name.endswith(".weight") for name in moved)
     for name in moved:
         assert torch.linalg.matrix_rank(after[name] - before[name], rtol=1e-3) == 2
-    untrained = run_stage("b", {"head": 1e-3}, model=ModelRecipe(adapters=adapters)).state_dict()
+    untrained = run_stage("b", {"head": 1e-3}, 1, data=train(8), model=ModelRecipe(adapters=adapters)).state_dict()
     backbones = [name for name in before if group_of(name) != "head"]
     assert all(torch.equal(before[name], untrained[name]) for name in backbones), "a stage that trains the head alone"
 
@@ -121,9 +125,11 @@ def test_adapters_go_where_wavlm_calls_them(make_model, batch):
     with pytest.raises(InputError, match=r"model\.adapters\.audio"):
         add_adapters(model, {"audio": {"target_modules": ["q_proj"]}}, ALL)
     add_adapters(model, {"audio": {}}, ALL)
-    backbone(batch["input_values"]).last_hidden_state.sum().backward()
+    backbone.train()(batch["input_values"]).last_hidden_state.sum().backward()
     adapters = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
     assert adapters and all(parameter.grad is not None for parameter in adapters)
+    below = backbone.feature_extractor(batch["input_values"])
+    assert not below.requires_grad, "nothing there trains, so nothing there is kept for a gradient"
 
 
 # --- moving average ---
@@ -146,8 +152,9 @@ class Recorder(TrainerCallback):
 @pytest.mark.parametrize("best", [False, True])
 def test_a_stage_keeps_and_validates_the_average_of_its_weights(best, run_stage, train, processor):
     recorder, decay, epochs = Recorder(), 0.5, 4
-    options = {"load_best_model_at_end": best}
-    model = run_stage("a", {"head": 3e-2}, epochs, callbacks=[recorder], ema_decay=decay, trainer=options)
+    options = {"load_best_model_at_end": best, "per_device_train_batch_size": 4}
+    data = train(16)
+    model = run_stage("a", {"head": 3e-2}, epochs, (), data, [recorder], ema_decay=decay, trainer=options)
     steps = len(recorder.weights)
     rates = [min(decay, step / (9 + step)) for step in range(2, steps + 1)]
     averages = [recorder.weights[0]]
@@ -190,20 +197,26 @@ def test_balanced_sampling_gives_each_class_as_many_rows():
     assert sorted(epoch_of(rows)) == list(range(103)), "without it each row once"
 
 
-def test_balanced_sampling_is_the_same_for_any_number_of_processes(demo, trained_like, train, tmp_path):
+def test_balanced_sampling_is_the_same_for_any_number_of_processes(trained_like, train, tmp_path, monkeypatch):
     """Two processes with half of a batch each, or accumulation, see what one process sees."""
+    data = train(40)
 
-    def order(batch_size: int, accumulation: int) -> list[int]:
-        data = train(40)
+    def order(batch_size: int, accumulation: int, processes: int = 1, epoch: int = 0) -> list[int]:
+        monkeypatch.setattr(TrainingArguments, "world_size", processes)
         options = {"per_device_train_batch_size": batch_size, "gradient_accumulation_steps": accumulation}
         sampler = sampler_of(SamplingRecipe("speaker", 2), data.rows)
         arguments = TrainingArguments(tmp_path, report_to="none", **options)
         trainer = MerhanTrainer(
             trained_like, arguments, learning_rates=ALL, num_labels=4, sampler=sampler, train_dataset=data
         )
-        return list(trainer._get_train_sampler())
+        order = trainer._get_train_sampler()
+        order.set_epoch(epoch)
+        return list(order)
 
-    assert order(8, 1) == order(4, 2) == order(2, 4)
+    whole = order(8, 1)
+    assert whole == order(4, 2) == order(2, 4) == order(4, 1, processes=2) != order(8, 1, epoch=1)
+    speakers = data.rows["speaker"].iloc[whole]
+    assert all(speakers[start : start + 8].nunique() <= 2 for start in range(0, 40, 8)), "it is the recipe's sampling"
 
 
 @pytest.mark.parametrize("most", [1, 2, 3])
@@ -258,6 +271,17 @@ def test_each_layer_has_the_rate_of_the_one_above_it_times_the_decay(audio, make
         assert found and found == pytest.approx([rate] * len(found)), start
 
 
+def test_a_stage_has_a_rate_for_each_layer(run_stage, trained_like, train):
+    stage = {"layer_decay": {"text": 1e-4}}
+    after = run_stage("a", {"text": 1e-2}, epochs=1, stage=stage, data=train(8), trainer={"warmup_steps": 0})
+    moved = [0.0, 0.0]
+    for (name, one), other in zip(trained_like.named_parameters(), after.parameters(), strict=True):
+        for layer in (0, 1):
+            if f"text_backbone.encoder.layer.{layer}." in name:
+                moved[layer] = max(moved[layer], (one - other).abs().max().item())
+    assert moved[0] == pytest.approx(1e-4 * moved[1], rel=0.05), moved
+
+
 class Movements(TrainerCallback):
     """Which parts of the text backbone each epoch has moved."""
 
@@ -273,28 +297,37 @@ class Movements(TrainerCallback):
         self.moved.append({name.removeprefix(start).split(".attention")[0] for name in names if name.startswith(start)})
 
 
-def test_layers_thaw_from_the_top(run_stage):
+def test_layers_thaw_from_the_top(run_stage, train):
     movements = Movements()
     stage = {"unfreeze_layers": {"text": 1}}
     options = {"weight_decay": 0.1, "warmup_steps": 0}
-    run_stage("a", epochs=3, stage=stage, callbacks=[movements], trainer=options)
+    run_stage("a", epochs=3, stage=stage, data=train(8), callbacks=[movements], trainer=options)
     first, second, third = ({".".join(name.split(".")[:3]) for name in moved} for moved in movements.moved)
     assert first == {"encoder.layer.1"}
     assert second == {"encoder.layer.1", "encoder.layer.0"}
     assert third > second and all(name.startswith("embeddings") for name in third - second)
 
 
-def test_frozen_layers_are_without_chance(make_model, batch):
+@pytest.mark.parametrize(("layers", "rests"), [(1, [True, True, False]), (2, [True, False, False])])
+def test_frozen_layers_are_without_chance(layers, rests, make_model, batch):
+    """Of what the embeddings give, then each layer."""
     model = make_model()
     text = model.merhan.text_backbone
-    Thawing(model, {"text": 1}).on_epoch_begin(None, TrainerState(epoch=0.0), None)
+    Thawing(model, {"text": layers}).on_epoch_begin(None, TrainerState(epoch=0.0), None)
     model.train()
 
     def states() -> tuple[torch.Tensor, ...]:
         return text(batch["input_ids"], output_hidden_states=True).hidden_states
 
-    equal = [torch.equal(one, other) for one, other in zip(states(), states(), strict=True)]
-    assert equal == [True, True, False], "embeddings and first layer rest, the last one trains"
+    assert [torch.equal(one, other) for one, other in zip(states(), states(), strict=True)] == rests
+
+
+def test_what_a_stage_freezes_does_not_thaw(make_model):
+    model = make_model()
+    freeze(model, ALL, freeze_feature_encoder=True)
+    trains = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    Thawing(model, {"audio": 1}).on_epoch_begin(None, TrainerState(epoch=9.0), None)
+    assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == trains
 
 
 # --- curriculum ---
@@ -305,7 +338,7 @@ ROWS = table(
     label=["joy", "joy", "joy", "fear", "fear", "anger"] + ["joy", "joy", "fear"],
     valence=[5.0, 5.0, 2.0, 1.0, 2.0, 1.5] + [50, 90, 20],
     arousal=[4.0, 4.2, 4.1, 3.0, 3.0, 5.0] + [np.nan, np.nan, np.nan],
-    mine=["0.4", "0.1", "0.9", "0.3", "0.2", "0.8", "0.5", "0.7", "0.6"],
+    mine=["0.4", "0.1", "10", "0.3", "0.2", "9", "0.5", "0.7", "0.6"],
 )
 
 
@@ -362,6 +395,27 @@ def test_doubt_is_of_the_weights_that_a_stage_begins_with(run_stage, trained_lik
     run_stage("a", {"head": 1e-2}, epochs=1, data=train(16), sampling=sampling)
     expected = 1 - chances[torch.arange(16), batch["labels"]].detach()
     np.testing.assert_allclose(np.load(tmp_path / "a" / "difficulty.npy"), expected, atol=1e-3)
+
+
+def test_what_an_interrupted_stage_has_computed_is_read(tmp_path):
+    """On a GPU another process would find other last digits, and so another order."""
+    file = tmp_path / "stage" / "difficulty.npy"
+    assert kept(file, lambda: np.arange(3), writes=False).tolist() == [0, 1, 2] and not file.exists()
+    kept(file, lambda: np.arange(3), writes=True)
+    assert kept(file, lambda: np.zeros(3), writes=True).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("weight", [None, 1.0])
+def test_a_stage_learns_from_the_rows_that_its_curriculum_chooses(weight, run_stage, train, trained_like):
+    """Rows of one label alone, because the others are too hard yet, or because only these have weight."""
+    data = train(16)
+    ours = data.rows["label"] == "joy"
+    data.rows = data.rows.assign(mine=(~ours if weight is None else ours).astype(float))
+    start = ours.mean() if weight is None else 1.0
+    sampling = SamplingRecipe(curriculum=CurriculumRecipe("column", "mine", "step", start))
+    after = run_stage("a", {"head": 1e-2}, 1, data=data, sampling=sampling, difficulty_weight=weight)
+    moved = after.classifier.bias - trained_like.classifier.bias
+    assert [label for label in LABELS if moved[LABEL2ID[label]] > 0] == ["joy"], moved
 
 
 def test_a_hard_row_weighs_as_much_more_as_it_is_harder(make_model, batch, tmp_path):
@@ -441,8 +495,8 @@ def test_an_adversary_makes_the_speaker_harder_to_read(make_model, tmp_path):
 def test_the_adversary_goes_down_the_loss_that_the_model_goes_up(make_model, batch):
     """The gradient below is the reversed one, times its weight; a row without a speaker has no part in it."""
     model = make_model()
-    rows = table(speaker=["anna", "", "ben"])
-    labels = add_adversary(model, AdversaryRecipe("speaker", 0.3), rows)
+    rows = table(speaker="carla", accent=["irish", "", "welsh"])
+    labels = add_adversary(model, AdversaryRecipe("accent", 0.3), rows)
     assert labels.tolist() == [0, -100, 1]
     pooled = torch.randn(3, 16, requires_grad=True)
     losses = nn.functional.cross_entropy(model.adversary(pooled)[[0, 2]], torch.tensor([0, 1]), reduction="none")
@@ -454,6 +508,24 @@ def test_the_adversary_goes_down_the_loss_that_the_model_goes_up(make_model, bat
     model.adversary.weight = -1.0  # a reversal reversed: the plain gradient
     (downhill,) = torch.autograd.grad(model.adversary.loss(pooled, labels), [pooled])
     torch.testing.assert_close(found[0], -0.3 * downhill)
+
+
+class Adversaries(TrainerCallback):
+    """How far a stage has moved its adversary."""
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        self.before = copy.deepcopy(model.adversary.classifier.weight)
+
+    def on_train_end(self, args, state, control, model=None, **kwargs):
+        self.moved = (model.adversary.classifier.weight - self.before).abs().max().item()
+
+
+def test_a_stage_trains_an_adversary_and_keeps_none_of_it(run_stage, train, tmp_path):
+    adversaries, recipe = Adversaries(), AdversaryRecipe(learning_rate=0.5)
+    options = {"warmup_steps": 0}
+    after = run_stage("a", ALL, 1, (), train(8), [adversaries], adversary=recipe, trainer=options).state_dict()
+    assert adversaries.moved == pytest.approx(0.5, rel=0.05), "one step of AdamW, at its own rate"
+    assert set(load_file(tmp_path / "a" / "model" / "model.safetensors")) == set(after)
 
 
 # --- soft labels ---
@@ -476,6 +548,25 @@ def test_soft_labels_give_the_gradient_of_the_expected_loss(trained_like, proces
     torch.testing.assert_close(gradient(batch["labels"]), 0.75 * gradient(joy) + 0.25 * gradient(anger))
 
 
+class Begun(Exception):
+    """Stands for a stage, with what it was given."""
+
+
+def test_votes_are_learnt_from_and_not_validated_on(demo, tiny_recipe, tmp_path, monkeypatch):
+    def begin(recipe, stage, seed, model, processor, train, validation, folder):
+        raise Begun(train[0]["labels"], validation[0]["labels"])
+
+    monkeypatch.setattr(train_hf_e2e, "train_stage", begin)
+    rows = demo.assign(votes='{"joy": 3, "anger": 1}')
+    stages, data = [StageRecipe("s", 1, ALL)], DataRecipe(soft_labels=True)
+    recipe = Recipe(run_name="x", output_dir=str(tmp_path), model=tiny_recipe, stages=stages, data=data)
+    with pytest.raises(Begun) as begun:
+        train_hf_e2e.train(recipe, Data(rows, rows, {"name": "x", "version": 1, "hash": "x"}, [], []))
+    learnt, validated = begun.value.args
+    assert learnt == [{"joy": 0.75, "anger": 0.25}.get(label, 0) for label in LABELS]
+    assert validated in LABEL2ID.values()
+
+
 def test_votes_follow_the_label_map(tmp_path):
     votes = ['{"excitement": 2, "joy": 1, "surprise": 4}', '{"surprise": 3}', ""]
     columns = {"utterance_id": ["a", "b", "c"], "corpus": "x", "audio": "", "text": "Oh!", "votes": votes}
@@ -495,10 +586,11 @@ class Interruption(TrainerCallback):
 
     def on_step_begin(self, args, state, control, **kwargs):
         if state.global_step == self.step:
-            raise KeyboardInterrupt
+            raise InterruptedError
 
 
-ONCE = {"trainer": {"load_best_model_at_end": False, "save_strategy": "steps", "save_steps": 3}}
+SAVED = {"load_best_model_at_end": False, "save_strategy": "steps", "save_steps": 3}
+ONCE = {"trainer": SAVED | {"per_device_train_batch_size": 4}}
 STRATEGIES = {
     "average, layers, curriculum": (
         {
@@ -520,15 +612,16 @@ STRATEGIES = {
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_an_interrupted_stage_goes_on_as_if_nothing_had_happened(name, run_stage):
+def test_an_interrupted_stage_goes_on_as_if_nothing_had_happened(name, run_stage, train):
     """Cut before its first checkpoint, then amid its second epoch of four steps."""
     recipe, stage = STRATEGIES[name]
-    whole = run_stage("whole", stage=stage, **ONCE, **recipe).state_dict()
+    whole = run_stage("whole", stage=stage, data=train(16), **ONCE, **recipe).state_dict()
     for step in (2, 7):
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(InterruptedError):
             torch.randn(step)  # what else a process has drawn does not matter
-            run_stage("cut", stage=stage, callbacks=[Interruption(step)], **ONCE, **recipe)
-    resumed = run_stage("cut", stage=stage, **ONCE, **recipe).state_dict()
+            run_stage("cut", stage=stage, data=train(16), callbacks=[Interruption(step)], **ONCE, **recipe)
+    again = [Interruption(2)]  # which a stage that goes on does not come by
+    resumed = run_stage("cut", stage=stage, data=train(16), callbacks=again, **ONCE, **recipe).state_dict()
     assert all(torch.equal(tensor, resumed[key]) for key, tensor in whole.items())
 
 
@@ -568,6 +661,10 @@ def test_a_mistake_in_a_strategy_is_named_before_anything_is_loaded(key, value, 
         ({"sampling": SamplingRecipe("speaker")}, "sampling.balance: 1 of 3"),
         ({"sampling": SamplingRecipe(None, 2)}, "sampling.speakers_per_batch: 1 of 3"),
         ({"sampling": SamplingRecipe(curriculum=CurriculumRecipe("column", "text"))}, "must hold numbers"),
+        (
+            {"sampling": SamplingRecipe(curriculum=CurriculumRecipe("column", "mine")), "difficulty_weight": 0.5},
+            "must hold numbers of 0 or more",
+        ),
         ({"sampling": SamplingRecipe(curriculum=CurriculumRecipe("prototypes"))}, "no training row has a valence"),
         ({"adversary": AdversaryRecipe("gender")}, "adversary.column"),
         ({"data": DataRecipe(soft_labels=True)}, "data.soft_labels"),
@@ -575,6 +672,7 @@ def test_a_mistake_in_a_strategy_is_named_before_anything_is_loaded(key, value, 
 )
 def test_rows_that_do_not_serve_a_strategy_are_refused(strategy, said):
     rows = table(label=["joy", "fear", "joy"], speaker=["a", "b", ""], text="Oh!", gender="f", corpus="x")
+    rows["mine"] = [0.5, -0.5, 1.0]
     check_strategies(Recipe(run_name="x"), rows)
     with pytest.raises(InputError, match=re.escape(said)):
         check_strategies(Recipe(run_name="x", **strategy), rows)

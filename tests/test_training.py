@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,14 @@ from transformers import TrainingArguments
 
 import evaluate_hf_e2e
 import train_hf_e2e
+from merhan.building import build_model, tiny_audio
 from merhan.dataset import Collator, EmotionDataset
 from merhan.evaluation import estimate
 from merhan.feature_cache import fingerprint, use_cached_features
 from merhan.recipe import Recipe, StageRecipe, load_recipe
 from merhan.sampling import LengthBucketSampler, padding_share
 from merhan.stages import freeze, frozen_modalities, group_of
-from merhan.trainer import MerhanTrainer, last_checkpoint, train_stage
+from merhan.trainer import MerhanTrainer, last_checkpoint, load_trained, train_stage
 
 
 REPOSITORY = Path(__file__).parent.parent
@@ -192,6 +194,20 @@ def test_switches_of_the_recipe_train_alike(switch, demo, trained_like, processo
     start = {name: tensor.clone() for name, tensor in trained_like.state_dict().items()}
     plain, switched = losses("plain"), losses("switched", **switch)
     np.testing.assert_allclose(switched, plain, rtol=2e-2 if "bf16" in switch else 1e-4)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_stage_over_wavlm_is_read_back(attention, demo, tiny_recipe, processor, tmp_path):
+    """Its attention is its own, whatever the other backbone's is."""
+    recipe = replace(tiny_recipe, audio_backbone=str(tiny_audio("wavlm")), attn_implementation=attention)
+    model = build_model(recipe, LABELS, demo)
+    model.save_pretrained(tmp_path / "model")
+    again = load_trained(tmp_path / "model", model.config._attn_implementation)
+    assert again.config._attn_implementation == again.merhan.text_backbone.config._attn_implementation == attention
+    data = part(demo, processor, "validation", 4)
+    batch = Collator(processor)([data[row] for row in range(4)])
+    with torch.no_grad():
+        torch.testing.assert_close(again.eval()(**batch).logits, model.eval()(**batch).logits)
 
 
 # --- features ---
