@@ -42,7 +42,8 @@ def open_run(recipe: Recipe, data: Data, resume: bool = False, overwrite: bool =
             folder.mkdir(parents=True, exist_ok=True)
             write_manifest(data.rows, folder / "manifest.parquet")
             write_json(folder / "provenance.json", provenance(recipe, data.rows, data.protocol))
-            (folder / "command.txt").write_text(shlex.join(["python", *sys.argv]) + "\n")
+            program = ["python", Path(sys.argv[0]).name, *sys.argv[1:]]
+            (folder / "command.txt").write_text(shlex.join(program) + "\n")
             # Last, because its presence says that there is a run to resume.
             save_recipe(recipe, folder / "recipe.yaml")
     PartialState().wait_for_everyone()
