@@ -45,6 +45,7 @@ CARRIED = ("corpus", "speaker", "session", "dialogue", "gender", "language", "du
 # What figures are given apart for, and the bands of seconds.
 GROUPED = ("speaker", "corpus", "gender", "language")
 BANDS = (-1.0, 1.0, 2.0, 4.0, 8.0, float("inf"))
+FEWEST_ROWS = 10  # that a group needs to be called the worst
 BAND_NAMES = ("under 1 s", "1 to 2 s", "2 to 4 s", "4 to 8 s", "over 8 s")
 
 
@@ -218,7 +219,8 @@ def figures_of_dimensions(predictions: pd.DataFrame, dimensions: Sequence[str]) 
 def by_group(
     predictions: pd.DataFrame, guessed: np.ndarray, references: np.ndarray, num_labels: int
 ) -> dict[str, list[dict[str, Any]]]:
-    """n, WAR and UAR of every speaker, corpus, gender, language and band of duration, the worst by UAR first."""
+    """n, WAR and UAR of every speaker, corpus, gender, language and band of duration, the worst by UAR first; groups of
+    few rows, whose scores say little, behind the others."""
     columns = {name: predictions[name] for name in GROUPED if name in predictions}
     if "duration" in predictions and predictions["duration"].any():
         columns["duration"] = pd.cut(predictions["duration"], BANDS, labels=BAND_NAMES).astype(str)
@@ -228,7 +230,7 @@ def by_group(
         if len(names) > 1:
             scores = {name: score(guessed[values == name], references[values == name], num_labels) for name in names}
             groups = [{"name": name, **{key: one[key] for key in ("n", "war", "uar")}} for name, one in scores.items()]
-            found[column] = sorted(groups, key=lambda group: group["uar"])
+            found[column] = sorted(groups, key=lambda group: (group["n"] < FEWEST_ROWS, group["uar"]))
     return found
 
 

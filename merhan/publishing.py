@@ -18,6 +18,7 @@ from transformers import AutoModelForSequenceClassification, AutoProcessor
 import modeling_merhan
 from merhan.corpora import CORPORA, About, room
 from merhan.errors import InputError
+from merhan.evaluation import FEWEST_ROWS
 from merhan.history import Stage, stages_of
 from merhan.metrics import SCORES
 from merhan.recipe import BUILT_IN, Recipe, chooses_epoch, save_recipe
@@ -127,7 +128,7 @@ def card(
         picture=first["folder"],
         calibration=first["calibration"],
         uncalibrated=first["uncalibrated"],
-        groups=first["groups"],
+        groups={column: _extremes(groups) for column, groups in first["groups"].items()},
         abstention=_abstention(first["risk_coverage"]),
         stages=public.stages,
         minutes=sum(stage.seconds for stage in history) / 60,
@@ -151,6 +152,13 @@ def _licence(recipe: Recipe, corpora: Sequence[str]) -> dict[str, str]:
         return {"license": recipe.hub.license}
     free = all(about.commercial for about in _abouts(corpora))
     return {"license": "other", **({} if free else {"license_name": "non-commercial-as-its-training-data"})}
+
+
+def _extremes(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The worst and the best of the groups that are large enough to say so, or of all where none is."""
+    large = [group for group in groups if group["n"] >= FEWEST_ROWS] or groups
+    ranked = sorted(large, key=lambda group: group["uar"])
+    return {"count": len(groups), "worst": ranked[0], "best": ranked[-1]}
 
 
 def _abstention(found: Mapping[str, Sequence[float]]) -> dict[str, float]:

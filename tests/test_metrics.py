@@ -2,6 +2,7 @@
 
 import evaluate
 import numpy as np
+import pandas as pd
 import pytest
 from interval_coverage import coverage
 from scipy.special import softmax
@@ -17,7 +18,7 @@ from sklearn.metrics import (
 
 from merhan import metrics
 from merhan.errors import InputError, require_finite
-from merhan.evaluation import cluster_column
+from merhan.evaluation import by_group, cluster_column
 from merhan.metrics import (
     SCORES,
     EmotionMetrics,
@@ -193,3 +194,11 @@ def test_logits_that_are_not_finite_are_refused():
     """NaN would count as the first class, and WAR would look fine."""
     with pytest.raises(InputError, match="1 of 3 rows are not finite: training diverged"):
         require_finite(np.array([[0.0, 1.0], [np.nan, 0.0], [1.0, 0.0]]))
+
+
+def test_a_group_of_few_rows_is_not_called_the_worst():
+    table = pd.DataFrame({"speaker": ["lone"] + ["weak"] * 10 + ["good"] * 10})
+    references = np.arange(21) % 2
+    guessed = references.copy()
+    guessed[:3] = 1 - guessed[:3]
+    assert [group["name"] for group in by_group(table, guessed, references, 2)["speaker"]] == ["weak", "good", "lone"]
