@@ -16,7 +16,7 @@ from merhan.doctor import as_html, as_json, as_text, examine, raw_folder
 from merhan.errors import InputError, exits_cleanly
 from merhan.evaluation import add_source_options, cluster_column, load_checkpoint, open_evaluation
 from merhan.experiment import run_experiment
-from merhan.explanation import explain, explain_rows
+from merhan.explanation import explain, explain_rows, require_raw
 from merhan.leaks import unaccepted
 from merhan.manifest import read_manifest
 from merhan.preparation import prepare
@@ -117,6 +117,7 @@ def run_an_experiment(arguments: argparse.Namespace):
 
 def run_explain(arguments: argparse.Namespace):
     model, processor = load_checkpoint(arguments.checkpoint)
+    require_raw(model, processor)
     if arguments.utterance:
         recipe = Path(arguments.checkpoint) / "recipe.yaml"
         if not (Path(arguments.checkpoint) / "model").is_dir():

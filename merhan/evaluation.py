@@ -144,6 +144,7 @@ def calibrate(
     batch_size: int = 16,
 ):
     """Fit the temperature that the pipeline's scores have, on validation rows, into the model's config."""
+    validation.features.clear()  # test has none either, nor a run that was resumed behind its last stage
     logits, _ = estimate(model, processor, validation, batch_size)
     model.config.temperature = fit_temperature(logits, np.array(validation.labels))
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,9 @@ def explain(
         text, speaker, context: as the processor takes them.
         label: what a person said that it is, if anyone did.
     """
-    recogniser = EmotionRecognitionPipeline(model=model, processor=processor)
+    unbounded = copy(processor)
+    unbounded.max_seconds = unbounded.trim_silence = None  # the waveform has been cut already
+    recogniser = EmotionRecognitionPipeline(model=model, processor=unbounded)
     audio = None if waveform is None else {"array": waveform, "sampling_rate": SAMPLING_RATE}
     text = text or None
     found = recogniser({"audio": audio, "text": text, "speaker": speaker, "context": context}, explain=True)
@@ -80,6 +83,12 @@ def explain(
         sound=None if waveform is None else sound(waveform),
         drawing=None if waveform is None else picture(lambda figure: draw(figure, waveform, found)),
     )
+
+
+def require_raw(model: MerhanForSequenceClassification, processor: MerhanProcessor):
+    """Refuse a model that is given features: there is no sound and there are no words to point at."""
+    if given := sorted(set(model.config.modalities) - set(processor.modalities)):
+        raise InputError(f"explain: this model reads features in place of {' and '.join(given)}; nothing to point at.")
 
 
 def draw(figure: Any, waveform: np.ndarray, found: dict[str, Any]):

@@ -193,7 +193,8 @@ def test_all_folds_are_those_of_the_protocol(experiment, demo):
     (experiment / "e.yaml").write_text(text.replace("[0, 1]", "all").replace("[0, 7]", "[0]"))
     plan = plan_runs(read_experiment(experiment / "e.yaml"))
     assert len(plan["good"]) == demo["speaker"].nunique()
-    (experiment / "recipe.yaml").write_text(RECIPE.replace(', protocol: "loso:speaker"', "").replace("SOURCE", "gone"))
+    recipe = RECIPE.replace(', protocol: "loso:speaker"', "").replace("SOURCE", str(experiment / "demo"))
+    (experiment / "recipe.yaml").write_text(recipe)
     with pytest.raises(InputError, match="folds: manifest-split has none"):
         plan_runs(read_experiment(experiment / "e.yaml"))
 

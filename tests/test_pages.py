@@ -5,16 +5,19 @@ import json
 import re
 import shutil
 import subprocess
+from copy import copy
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import log_softmax
 
+from merhan import explanation
 from merhan.dataset import load_data
 from merhan.errors import InputError
 from merhan.evaluation import evaluate_split
-from merhan.explanation import explain, explain_rows
+from merhan.explanation import explain, explain_rows, require_raw
 from merhan.history import Stage
 from merhan.recipe import DataRecipe
 from merhan.report import curves
@@ -127,6 +130,25 @@ def test_a_page_explains_each_utterance_that_is_asked_for(trained_like, processo
     assert all(f'<th scope="row">{html.escape(word)}</th>' in page for word, _ in processor.words(row["text"]))
     with pytest.raises(InputError, match="no such utterance; did you mean"):
         explain_rows(trained_like, processor, data, [row["utterance_id"] + "x"], tmp_path)
+
+
+def test_a_page_draws_what_the_model_hears(trained_like, processor, monkeypatch):
+    cut = copy(processor)
+    cut.trim_silence, cut.max_seconds = 30.0, 2.0
+    noise = np.random.default_rng(0).standard_normal(44_800)
+    noise[6_400:22_400] *= 0.001  # a pause, with which the middle two seconds begin: trimmed again, they would lose it
+    waveform = cut.load_audio({"array": noise, "sampling_rate": 16_000})
+    drawn = []
+    monkeypatch.setattr(explanation, "draw", lambda figure, waveform, found: drawn.append(found["seconds"][-1]))
+    explain(trained_like.eval(), cut, waveform, "the dinner was lovely")
+    assert len(waveform) == 32_000 and drawn[0] == pytest.approx(2.0, abs=0.05)
+
+
+def test_features_cannot_be_pointed_at(trained_like, processor):
+    words = copy(processor)
+    words.modalities = ["text"]
+    with pytest.raises(InputError, match="reads features in place of audio"):
+        require_raw(trained_like, words)
 
 
 def test_a_page_of_words_alone_claims_nothing_about_sound(trained_like, processor):
