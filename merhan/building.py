@@ -65,14 +65,23 @@ def build_model(recipe: ModelRecipe, labels: Sequence[str], train: pd.DataFrame)
 
 
 def _begin_with(model: MerhanForSequenceClassification, checkpoint: str):
-    """Fusion, and the head where it tells the same labels apart; backbones are as the recipe names them."""
+    """All but the backbones, which are as the recipe names them, and each head where it has the same labels or
+    dimensions."""
     known = MerhanForSequenceClassification.from_pretrained(checkpoint, dtype=torch.float32)
+    theirs = {name: tensor for name, tensor in known.merhan.state_dict().items() if not _in_backbone(name)}
+    ours = {name: tensor for name, tensor in model.merhan.state_dict().items() if _in_backbone(name)}
     try:
-        model.merhan.fusion.load_state_dict(known.merhan.fusion.state_dict())
+        model.merhan.load_state_dict(ours | theirs)
     except RuntimeError as error:
         raise ValueError(f"model.checkpoint: the fusion of {checkpoint} is another one ({error})") from None
     if known.config.label2id == model.config.label2id:
         model.classifier.load_state_dict(known.classifier.state_dict())
+    if known.regressor is not None and list(known.config.dimensions) == list(model.config.dimensions):
+        model.regressor.load_state_dict(known.regressor.state_dict())
+
+
+def _in_backbone(name: str) -> bool:
+    return name.startswith(("audio_backbone.", "text_backbone."))
 
 
 def build_processor(recipe: ModelRecipe, data: DataRecipe, train: pd.DataFrame) -> MerhanProcessor:

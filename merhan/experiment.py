@@ -12,7 +12,8 @@
 
 Rows of the same recipe and changes share their runs: a `condition` only reads another of its evaluations. A run is a
 process of its own; a finished one is not run again, an interrupted one goes on. Test rows are reported, and choose
-nothing: the epoch is chosen on validation, and what is compared, and by what, stands in the file before anything runs.
+nothing: an epoch is chosen on validation alone, if at all, and what is compared, and by what, stands in the file before
+anything runs.
 
 Folds are pooled: every utterance is tested once, and a row's interval and its paired test draw speakers (or dialogues)
 out of all folds. With several seeds the rows of all seeds are pooled too, each paired with the same seed of the other
@@ -112,6 +113,8 @@ def run_experiment(
     Raises:
         InputError: anything is wrong with the file or one of its recipes, before anything runs.
     """
+    if jobs < 1:
+        raise InputError(f"--jobs: is {jobs}, should be 1 or more.")
     experiment = read_experiment(path)
     program = [*(shlex.split(launcher) if launcher else [sys.executable]), str(PROGRAM)]
     folder = Path(experiment.output_dir) / experiment.name
@@ -120,7 +123,7 @@ def run_experiment(
         return folder, [one for one in said if one]
     plan = plan_runs(experiment)
     for run in {run for runs in plan.values() for run in runs}:
-        check_run(load_recipe(run.config, run.changes), resume=True, overwrite=False)
+        _check(run)
     runs = list(dict.fromkeys(run for part in zip(*plan.values(), strict=True) for run in part))
     missing = [run for run in runs if not _is_done(run)]
     print(f"{experiment.name}: {len(runs)} runs, {len(runs) - len(missing)} of them are there", flush=True)
@@ -134,7 +137,7 @@ def read_experiment(path: str | Path) -> Experiment:
     """Read an experiment's file; the recipes' paths become relative to the working directory.
 
     Raises:
-        InputError: as for a recipe, and a row that is compared with one that is not there.
+        InputError: as for a recipe, a value out of its range, and a row that is compared with one that is not there.
     """
     with in_words(path, Experiment):
         given = OmegaConf.merge(OmegaConf.structured(Experiment), OmegaConf.load(path))
@@ -142,12 +145,26 @@ def read_experiment(path: str | Path) -> Experiment:
     rows = experiment.rows
     if not rows or experiment.metric not in SCORES:
         raise InputError(f"{path}: needs rows, and a metric of {', '.join(SCORES)}.")
+    _check_ranges(experiment, path)
     for name, row in rows.items():
         row.config = os.path.normpath(Path(path).parent / row.config)
         row.against = row.against or next(iter(rows))
         if row.against not in rows:
             raise InputError(f"{path}: rows.{name}.against: no row {row.against!r}{nearest(row.against, rows)}")
     return experiment
+
+
+def _check_ranges(experiment: Experiment, path: str | Path):
+    name, folds = experiment.name, experiment.folds
+    numbers = isinstance(folds, list) and folds and all(type(fold) is int for fold in folds)
+    rules = {
+        "name": (Path(name).name == name not in ("", ".."), "a plain folder's name, without / and .."),
+        "folds": (folds in (None, "all") or numbers, "a list of numbers, as [0, 1], or `all`, or left out"),
+        "seeds": (experiment.seeds, "a list of one number or more, as [0]"),
+    }
+    for key, (holds, wanted) in rules.items():
+        if not holds:
+            raise InputError(f"{path}: {key}: is {getattr(experiment, key)!r}, should be {wanted}.")
 
 
 def plan_runs(experiment: Experiment) -> dict[str, list[Run]]:
@@ -187,6 +204,17 @@ def _run(experiment: Experiment, names: Sequence[str], fold: int | None, seed: i
     if alone := sorted(conditions - {""}):
         changes.append(f"evaluation.conditions=[{', '.join(alone)}]")
     return Run(row.config, tuple(changes), conditions, folder / name)
+
+
+def _check(run: Run):
+    """What the table reads must be what the run will write."""
+    recipe = load_recipe(run.config, run.changes)
+    if "test" not in recipe.evaluation.splits:
+        raise InputError(
+            f"{run.config}: evaluation.splits: is {recipe.evaluation.splits}, and an experiment compares `test`; give "
+            f"the experiment `set: ['evaluation.splits=[test]']`, which covers every test set."
+        )
+    check_run(recipe, resume=True, overwrite=False)
 
 
 def _predictions(run: Run, condition: str | None) -> Path:
@@ -306,7 +334,7 @@ def _about(experiment: Experiment, plan: Mapping[str, Sequence[Run]], first: Res
         f"Tests: paired, over {first.pooled['interval_clusters']}, by approximate randomisation, of "
         f"{TITLES[experiment.metric]} in the first table; p corrected over its rows (Holm)."
         + several * (seeds > 1)
-        + " Test rows chose nothing.",
+        + " This experiment chose nothing by test rows.",
     ]
 
 

@@ -64,7 +64,8 @@ class ModelRecipe:
     # audio_features, without a backbone; null = no audio
     audio_backbone: str | None = None
     text_backbone: str | None = None  # Hub id or folder; `tiny`; `features`, column text_features; null = no text
-    # A model of ours whose fusion this one begins with, and whose head where it has the same labels; null = at random.
+    # A model of ours that this one begins with, its backbones aside, and its heads where they have the same labels or
+    # dimensions; null = at random.
     checkpoint: str | None = None
     audio_config: dict[str, Any] = field(default_factory=dict)
     text_config: dict[str, Any] = field(default_factory=dict)

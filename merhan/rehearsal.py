@@ -1,9 +1,9 @@
 """A rehearsal (`train_hf_e2e.py --dry_run`): all that a run does, two steps per stage, on tiny stand-ins.
 
 The data are a few utterances of the built-in corpus under the labels of the recipe's own, with speakers, dialogues and
-every other column; the backbones are random ones of the named family. So it needs no network, no corpus and no GPU, it
-takes seconds, and it leaves nothing behind. What it finds is what would otherwise end a run after hours: an option that
-cannot work, a stage that trains nothing.
+every other column, the recipe's own ones too; the backbones are random ones of the named family. So it needs no
+network, no corpus and no GPU, it takes seconds, and it leaves nothing behind. What it finds is what would otherwise end
+a run after hours: an option that cannot work, a stage that trains nothing.
 """
 
 import io
@@ -69,6 +69,7 @@ def rehearse(path: str | Path, changes: Sequence[str], train: Callable[[Recipe, 
         recipe = replace(recipe, output_dir=folder, hub=HubRecipe())
         labels = check(recipe)
         rows = stand_in_rows(labels, ["train", "validation", *recipe.evaluation.splits], Path(folder, "audio"))
+        rows = with_own_columns(rows, recipe, Path(folder, "vectors.npy"))
         recipe = replace(recipe, model=stand_in_model(recipe.model, rows["text"]))
         recipe.stages = [replace(stage, trainer=stage.trainer | LIMITS) for stage in recipe.stages]
         try:
@@ -122,6 +123,17 @@ def stand_in_rows(labels: Sequence[str], splits: Sequence[str], folder: Path) ->
         for turn in range(max(2 * len(labels), 2 * SPEAKERS) if split == "train" else len(labels)):
             rows.append(_row(folder, rng, split, turn, list(labels)))
     return pd.DataFrame(rows)
+
+
+def with_own_columns(rows: pd.DataFrame, recipe: Recipe, vectors: Path) -> pd.DataFrame:
+    """The same rows with vectors for each modality that comes as such, and with the columns, beside those of a
+    manifest, that a curriculum or an adversary names."""
+    named = [one.column for one in (recipe.sampling.curriculum, recipe.adversary) if one and one.column]
+    words = (rows["turn"] % SPEAKERS).astype(str)  # to a curriculum these are numbers
+    np.save(vectors, np.random.default_rng(0).standard_normal((5, 8), np.float32))
+    given = set(recipe.model.modalities) - set(recipe.model.backbones)
+    rows = rows.assign(**{f"{modality}_features": str(vectors) for modality in given})
+    return rows.assign(**{name: words for name in named if name not in rows})
 
 
 def _row(folder: Path, rng: np.random.Generator, split: str, turn: int, labels: list[str]) -> dict[str, Any]:

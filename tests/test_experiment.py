@@ -209,6 +209,14 @@ def test_all_folds_are_those_of_the_protocol(experiment, demo):
         ("rows:", "rows: {}\nignored:", "unknown key 'ignored'"),
         ("hidden_size", "hiden_size", "did you mean 'hidden_size'"),
         ("recipe.yaml}", "gone.yaml}", "gone.yaml: no such recipe"),
+        ("seconds=2]", "seconds=2, 'evaluation.splits=[test-acted]']", "evaluation.splits: is .*test-acted.* `test`"),
+        ("[0, 1]", "some", "folds: is 'some', should be a list of numbers"),
+        ("[0, 1]", "1", "folds: is 1, should be a list of numbers"),
+        ("[0, 1]", "[0, one]", "folds: is .*'one'.*, should be a list of numbers"),
+        ("[0, 1]", "[]", r"folds: is \[\], should be a list of numbers"),
+        ("[0, 7]", "[]", r"seeds: is \[\], should be a list of one number"),
+        ("name: e", "name: a/e", "name: is 'a/e', should be a plain folder's name"),
+        ("name: e", "name: ..", "name: is '..', should be a plain folder's name"),
     ],
 )
 def test_a_wrong_file_stops_before_anything_runs(one, other, expected, experiment):
@@ -219,3 +227,9 @@ def test_a_wrong_file_stops_before_anything_runs(one, other, expected, experimen
     assert not calls(experiment) and not (experiment / "outputs").exists()
     with pytest.raises(InputError, match="no such experiment"):
         read_experiment(experiment / "gone.yaml")
+
+
+def test_jobs_are_one_or_more(experiment):
+    with pytest.raises(InputError, match="--jobs: is 0, should be 1 or more"):
+        run(experiment, jobs=0)
+    assert not calls(experiment)

@@ -1,6 +1,8 @@
 """The leak auditor: each planted leak is found, a clean split passes, and published facts come out again."""
 
+import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,12 +12,15 @@ import soundfile
 from merhan.corpora import read_corpus
 from merhan.errors import InputError
 from merhan.inspection import measure
-from merhan.leaks import PAIRS, audit, require_accepted
-from merhan.protocols import split
+from merhan.leaks import PAIRS, audit, require_accepted, unaccepted
+from merhan.protocols import named_protocol, split
+from merhan.recipe import load_recipe
+from merhan.unification import unified_split
 from processing_merhan import load_audio
 
 
 BOTH = ["audio", "text"]
+CONFIGS = Path(__file__).parent.parent / "configs"
 
 
 @pytest.fixture
@@ -216,3 +221,81 @@ def test_the_demo_corpus_shares_words_and_nothing_else(demo):
     rows, facts = measure(demo, "demo")
     assert {leak.kind for leak in audit(rows, BOTH, facts)} <= {"text"}
     assert load_audio(rows["audio"].iloc[0]).any()
+
+
+# --- what the recipes accept is what their protocols bring ---
+
+
+def uttered(corpus: str, speaker: str, number: int, **columns) -> dict:
+    """A row of a corpus that has everybody say the same, in two moods."""
+    name = f"{corpus}-{hashlib.sha256(f'{speaker} {number} {columns}'.encode()).hexdigest()[:12]}"
+    said = {"audio": f"{name}.wav", "text": "kids are talking by the door", "label": ("joy", "anger")[number % 2]}
+    empty = {"split": "", "session": "", "dialogue": ""}
+    return {"utterance_id": name, "corpus": corpus, "speaker": speaker, **said, **empty, **columns}
+
+
+def iemocap_for_erc() -> pd.DataFrame:
+    """As many rows of each session and label as the protocol counts."""
+    spec = named_protocol("iemocap6-erc")
+    rows = []
+    for session, counts in spec["group_counts"].items():
+        chosen = [name for name in spec["split"]["validation"]["dialogue"] if name.startswith(session)]
+        dialogues = [*chosen, f"{session}F_impro01", f"{session}M_impro01"]
+        labels = [label for label, count in counts.items() for _ in range(count)]
+        for number, label in enumerate(labels):
+            dialogue = dialogues[number % len(dialogues)]
+            row = {"session": session, "dialogue": dialogue, "label": label}
+            rows.append(uttered("iemocap", f"{session}{'FM'[number // len(dialogues) % 2]}", number, **row))
+    return pd.DataFrame(rows)
+
+
+def several_corpora() -> list[pd.DataFrame]:
+    """Sessions of two, series with recurring characters and a split of its own, and actors who speak alone."""
+    two = [
+        uttered("iemocap", f"iemocap-Ses{session:02d}{who}", number, session=f"s{session}", dialogue=f"s{session}")
+        for session in range(10)
+        for who in "FM"
+        for number in range(2)
+    ]
+    series = [
+        uttered("meld", speaker, number, split=part, dialogue=f"meld-{part}-{guest // 5}")
+        for part in ("train", "validation", "test")
+        for guest in range(20)
+        for number in range(2)
+        for speaker in (f"meld-{part}-{guest}", "meld-Ross")
+    ]
+    alone = [uttered("ravdess", f"ravdess-{actor}", number) for actor in range(24) for number in range(2)]
+    return [pd.DataFrame(rows) for rows in (two, series, alone)]
+
+
+def joined() -> list[pd.DataFrame]:
+    return [pd.concat([part.assign(split=unified_split(part)) for part in several_corpora()], ignore_index=True)]
+
+
+def each_left_out() -> list[pd.DataFrame]:
+    rows = pd.concat(several_corpora(), ignore_index=True).drop(columns="split")
+    return [split(rows, "loco", fold).rows for fold in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "manifests"),
+    [
+        ("iemocap-gated", lambda: [split(iemocap_for_erc(), "iemocap6-erc", 0).rows]),
+        ("multi-corpus", joined),
+        ("multi-corpus-large", joined),
+        ("multi-corpus-stage1", joined),
+        ("multi-corpus-stage2", joined),
+        ("multi-corpus-tokens", joined),
+        ("loco", each_left_out),
+    ],
+)
+def test_a_recipe_accepts_what_its_protocol_brings_and_nothing_else(recipe, manifests):
+    recipe = load_recipe(CONFIGS / f"{recipe}.yaml", ["data.source=null"])
+    leaks = []
+    for rows in manifests():
+        trained = history(rows["corpus"].unique(), rows.loc[rows["split"] == "train", "speaker"].unique())
+        leaks += audit(rows, BOTH, histories={"model": trained} if recipe.model.checkpoint else None)
+    accepted = recipe.data.accept_leaks
+    assert unaccepted(leaks, accepted) == []
+    for name in accepted:
+        assert unaccepted(leaks, [one for one in accepted if one != name]), f"{name} occurs nowhere"

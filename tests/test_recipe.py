@@ -114,3 +114,25 @@ def test_a_checkpoint_brings_its_fusion_and_the_head_of_the_same_labels(trained_
     assert not torch.isclose(other.classifier.weight, trained_like.classifier.weight).any()
     with pytest.raises(InputError, match="model.checkpoint: the fusion of .* is another one"):
         build_model(replace(recipe, config={"hidden_size": 16, "intermediate_size": 32}), LABELS, demo)
+
+
+def test_a_checkpoint_brings_its_layer_mixing_and_the_head_of_the_same_dimensions(tiny_recipe, demo, tmp_path):
+    rows = demo.assign(valence=3.0, arousal=2.0)
+    dimensions = ["valence", "arousal"]
+    recipe = replace(tiny_recipe, config=tiny_recipe.config | {"layer_mixing": True, "dimensions": dimensions})
+    known = build_model(recipe, LABELS, rows)
+    with torch.no_grad():
+        for parameter in known.parameters():
+            parameter.add_(1.0)
+    known.save_pretrained(tmp_path)
+    recipe = replace(recipe, checkpoint=str(tmp_path))
+    again = build_model(recipe, LABELS, rows)
+    other = build_model(replace(recipe, config=recipe.config | {"dimensions": dimensions[::-1]}), LABELS, rows)
+    for model in (again, other):
+        assert torch.equal(model.merhan.audio_mixing, known.merhan.audio_mixing)
+        assert torch.equal(model.merhan.text_mixing, known.merhan.text_mixing)
+        backbones = zip(model.merhan.text_backbone.parameters(), known.merhan.text_backbone.parameters(), strict=True)
+        assert not any(torch.equal(one, another) for one, another in backbones), "these are as the recipe names them"
+    assert torch.equal(again.regressor.weight, known.regressor.weight)
+    assert torch.equal(again.regressor.bias, known.regressor.bias)
+    assert other.regressor.bias.tolist() == [2.0, 3.0], "of other dimensions: begins at their mean"

@@ -80,3 +80,19 @@ def test_what_cannot_work_is_found(change, expected, elsewhere):
     with pytest.raises(InputError, match=expected):
         rehearse(CONFIGS / "meld-text.yaml", [*TINY, change], train_hf_e2e.train)
     assert not list(elsewhere.iterdir())
+
+
+COLUMNS = "{columns: {audio_features: emotion2vec_features, text: transcript}}"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["data.corpus=datasets", f"data.options={COLUMNS}", "data.protocol=null", "model.audio_backbone=features"],
+        ["sampling.curriculum={order: column, column: snr}", "difficulty_weight=0.5"],
+        ["adversary={column: microphone}"],
+    ],
+)
+def test_columns_of_the_recipes_own_are_there(changes, elsewhere):
+    assert "builds and trains" in rehearse(CONFIGS / "meld-text.yaml", [*TINY, *changes], train_hf_e2e.train)
+    assert not list(elsewhere.iterdir())
