@@ -22,7 +22,7 @@ from merhan.robustness import Condition, conditions_for, mismatched, sweep
 
 
 LABEL2ID = {label: number for number, label in enumerate(LABELS)}
-BOTH = {condition.name: condition for condition in conditions_for(["audio", "text"])}
+BOTH = {condition.name: condition for condition in conditions_for(["audio", "text"], ["audio", "text"])}
 
 
 @pytest.fixture
@@ -38,10 +38,14 @@ def spoilt(demo, processor, name: str, size: int = 48) -> EmotionDataset:
 
 
 def test_a_model_is_given_what_it_reads():
-    names = [condition.name for condition in conditions_for(["audio", "text"])]
+    names = [condition.name for condition in conditions_for(["audio", "text"], ["audio", "text"])]
     assert len(set(names)) == len(names) == 1 + len(NOISES) * 5 + 2 + 4 + 2 + 2
-    assert [one.name for one in conditions_for(["text"])] == [None, *(f"word errors {n}" for n in (0.1, 0.2, 0.3, 0.4))]
-    assert [one for one in conditions_for(["audio"]) if "augmentation" not in one.spoil] == [Condition(None)]
+    words = [f"word errors {rate}" for rate in (0.1, 0.2, 0.3, 0.4)]
+    assert [one.name for one in conditions_for(["text"], ["text"])] == [None, *words]
+    assert [one for one in conditions_for(["audio"], ["audio"]) if "augmentation" not in one.spoil] == [Condition(None)]
+    alone = ["audio", "text", "foreign audio", "foreign text"]
+    assert [one.name for one in conditions_for(["audio", "text"], ["text"])] == [None, *words, *alone]
+    assert [one.name for one in conditions_for(["audio", "text"], [])] == [None, *alone], "vectors cannot be noisy"
 
 
 @pytest.mark.parametrize("kind", NOISES)
@@ -89,6 +93,16 @@ def test_mismatched_pairs_never_pair_an_utterance_with_itself(modality, demo):
         belongs = dict(zip(rows["audio"], rows["start"], strict=True))
         assert all(swapped.loc[mine, "start"] == swapped.loc[mine, "audio"].map(belongs)), "a segment goes as one"
     pd.testing.assert_frame_equal(swapped, mismatched(rows, "test", modality, seed))
+
+
+@pytest.mark.parametrize("modality", ["audio", "text"])
+def test_features_are_swapped_as_what_they_stand_for(modality, demo):
+    column = f"{modality}_features"
+    rows = demo.assign(**{modality: "", column: demo["utterance_id"]})
+    swapped, mine = mismatched(rows, "test", modality), rows["split"] == "test"
+    assert (swapped.loc[mine, column] != rows.loc[mine, column]).all()
+    assert sorted(swapped[column]) == sorted(rows[column])
+    pd.testing.assert_frame_equal(swapped[~mine], rows[~mine])
 
 
 def test_a_sweep(data, trained_like, processor, tmp_path, monkeypatch):
