@@ -154,6 +154,13 @@ def test_a_sweep(data, trained_like, processor, tmp_path, monkeypatch):
     assert len(runs) == 11, "other weights are another model"
 
 
+def test_one_speaker_is_swept_by_the_values_alone(data, trained_like, processor, tmp_path):
+    alone = data._replace(rows=data.rows.assign(speaker="s"))
+    rows = sweep(trained_like.eval(), processor, alone, "test", tmp_path / "e", [BOTH[None], BOTH["text"]])
+    assert rows[1]["change"] == {"value": pytest.approx(rows[1]["uar"] - rows[0]["uar"])}
+    assert "NaN" not in (tmp_path / "e/robustness.json").read_text()
+
+
 def test_a_model_of_words_alone_from_the_command(demo, tmp_path, monkeypatch, capsys):
     recipe = ModelRecipe(text_backbone="tiny", config={"hidden_size": 32, "intermediate_size": 32})
     build_model(recipe, LABELS, demo).save_pretrained(tmp_path / "model")
