@@ -19,6 +19,7 @@ from merhan.experiment import run_experiment
 from merhan.explanation import explain, explain_rows, require_raw
 from merhan.leaks import unaccepted
 from merhan.manifest import read_manifest
+from merhan.metrics import FEWEST_CLUSTERS
 from merhan.preparation import prepare
 from merhan.provenance import histories
 from merhan.publishing import publish
@@ -100,9 +101,15 @@ def run_compare(arguments: argparse.Namespace):
         raise InputError("compare: give two runs at least.")
     differences = compare(systems, arguments.resamples, arguments.seed)
     if arguments.json:
-        arguments.json.write_text(json.dumps([one._asdict() for one in differences], indent=2) + "\n")
-    clusters = cluster_column(systems[0].predictions)
-    print(f"{len(systems[0].predictions)} rows; intervals and p-values draw {clusters}s.\n\n{as_table(differences)}")
+        # JSON has no NaN, which stands where there is no interval or no test.
+        rows = [{key: None if one != one else one for key, one in row._asdict().items()} for row in differences]
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+    column = cluster_column(systems[0].predictions)
+    clusters = column.removesuffix("_id") + "s"
+    note = f"intervals and p-values draw {clusters}"
+    if systems[0].predictions[column].nunique() < FEWEST_CLUSTERS:
+        note = f"without intervals and p-values over {clusters}: fewer than {FEWEST_CLUSTERS} say too little of others"
+    print(f"{len(systems[0].predictions)} rows; {note}.\n\n{as_table(differences)}")
 
 
 def run_an_experiment(arguments: argparse.Namespace):

@@ -16,7 +16,7 @@ from scipy.stats import binomtest, bootstrap, permutation_test
 
 from merhan.errors import InputError
 from merhan.evaluation import cluster_column
-from merhan.metrics import SCORES, confidence_level, counts_by_cluster, scores_of_counts
+from merhan.metrics import FEWEST_CLUSTERS, SCORES, confidence_level, counts_by_cluster, scores_of_counts
 from merhan.report import TITLES, markdown_table
 
 
@@ -35,7 +35,7 @@ class Difference(NamedTuple):
     second: str
     score: str  # of `metrics.SCORES`
     value: float
-    low: float  # 95 % interval, paired bootstrap over clusters
+    low: float  # 95 % interval, paired bootstrap over clusters; NaN, as both p, where these are too few
     high: float
     p: float  # approximate randomisation over clusters, two-sided
     p_holm: float  # the same, corrected for the number of pairs (Holm 1979)
@@ -92,10 +92,10 @@ def compare_pairs(pairs: Sequence[tuple[System, System]], resamples: int = 5000,
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm 1979: p-values that keep the chance of any false find at the level of a single test."""
-    order = np.argsort(p_values)
+    """Holm 1979: p-values that keep the chance of any false find at the level of a single test. NaN is no test."""
+    order = np.argsort(p_values)[: np.isfinite(p_values).sum()]  # NaN come last
     steps = np.asarray(p_values)[order] * np.arange(len(order), 0, -1)
-    corrected = np.empty(len(order))
+    corrected = np.full(len(p_values), np.nan)
     corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return corrected.tolist()
 
@@ -106,14 +106,22 @@ def as_table(differences: Sequence[Difference]) -> str:
         [
             f"{one.second} over {one.first}",
             TITLES[one.score],
-            f"{one.value:+.3f} [{one.low:+.3f}, {one.high:+.3f}]",
-            f"{one.p:.4f}",
-            f"{one.p_holm:.4f}",
-            "" if one.p_mcnemar is None else f"{one.p_mcnemar:.4f}",
+            signed(one),
+            *map(chance, (one.p, one.p_holm, one.p_mcnemar)),
         ]
         for one in differences
     ]
     return markdown_table(["", "score", "difference [95 %]", "p", "p (Holm)", "p (McNemar)"], rows)
+
+
+def signed(one: Difference) -> str:
+    """`+0.031 [+0.012, +0.050]`, or the value alone where there is no interval."""
+    return f"{one.value:+.3f}" + ("" if np.isnan(one.low) else f" [{one.low:+.3f}, {one.high:+.3f}]")
+
+
+def chance(p: float | None) -> str:
+    """`0.0312`, or nothing where there was no test."""
+    return "" if p is None or np.isnan(p) else f"{p:.4f}"
 
 
 def require_comparable(one: System, other: System):
@@ -144,21 +152,23 @@ def _differences(one: System, other: System, labels: Sequence[str], resamples: i
         return first - second
 
     pairs = (half, half + len(half))
-    options = {"n_resamples": resamples, "batch": 200, "rng": seed, "vectorized": True}
-    level = confidence_level(len(half))
-    drawn = bootstrap(
-        pairs, difference, paired=True, method="percentile", confidence_level=level, **options
-    ).confidence_interval
+    low = high = p = np.full(len(SCORES), np.nan)
+    if len(half) >= FEWEST_CLUSTERS:
+        options = {"n_resamples": resamples, "batch": 200, "rng": seed, "vectorized": True}
+        level = confidence_level(len(half))
+        low, high = bootstrap(
+            pairs, difference, paired=True, method="percentile", confidence_level=level, **options
+        ).confidence_interval
 
-    def transposed(ours: np.ndarray, theirs: np.ndarray, axis: int) -> np.ndarray:
-        return difference(ours, theirs, axis).T  # permutation_test wants the draws first, bootstrap last
+        def transposed(ours: np.ndarray, theirs: np.ndarray, axis: int) -> np.ndarray:
+            return difference(ours, theirs, axis).T  # permutation_test wants the draws first, bootstrap last
 
-    tested = permutation_test(pairs, transposed, permutation_type="samples", **options)
+        p = permutation_test(pairs, transposed, permutation_type="samples", **options).pvalue
     right = [guess == references for guess in guesses]
     mcnemar = _mcnemar((right[0] & ~right[1]).sum(), (right[1] & ~right[0]).sum())
     return [
         Difference(one.name, other.name, score, *map(float, figures), float("nan"), mcnemar if score == "war" else None)
-        for score, *figures in zip(SCORES, tested.statistic, *drawn, tested.pvalue, strict=True)
+        for score, *figures in zip(SCORES, difference(*pairs, axis=-1), low, high, p, strict=True)
     ]
 
 

@@ -213,6 +213,12 @@ def distributions(rows: pd.DataFrame, label2id: Mapping[str, int]) -> list[list[
     return found
 
 
+def have_votes(rows: pd.DataFrame, label2id: Mapping[str, int]) -> np.ndarray:
+    """`(rows,)` bool: whether any vote is for one of the labels."""
+    cast = [json.loads(votes) if votes else {} for votes in rows["votes"]]
+    return np.array([any(votes.get(name) for name in label2id) for votes in cast])
+
+
 def read_features(file: str | Path) -> np.ndarray:
     """`(length, width)`; one vector for the whole utterance is a sequence of length 1.
 

@@ -15,7 +15,7 @@ from accelerate import PartialState
 from torch.utils.data import Subset
 from transformers import Trainer, TrainingArguments
 
-from merhan.dataset import Collator, Data, EmotionDataset, distributions, load_data, readable
+from merhan.dataset import Collator, Data, EmotionDataset, distributions, have_votes, load_data, readable
 from merhan.errors import InputError, require_finite
 from merhan.feature_cache import digest_of_weights
 from merhan.leaks import known_leaks
@@ -105,7 +105,7 @@ def evaluate_split(
     metrics["calibration"] = calibration(logits, references, model.config.temperature)
     metrics["uncalibrated"] = calibration(logits, references)
     metrics["risk_coverage"] = risk_coverage(logits, references, model.config.temperature)
-    if "votes" in part and (voted := (part["votes"] != "").to_numpy()).any():
+    if "votes" in part and (voted := have_votes(part, model.config.label2id)).any():
         shares = distributions(part[voted], model.config.label2id)
         metrics["votes"] = distribution_scores(logits[voted], np.array(shares), model.config.temperature)
     if model.config.dimensions:

@@ -38,7 +38,7 @@ import pandas as pd
 from omegaconf import MISSING, OmegaConf
 
 import modeling_merhan
-from merhan.comparison import Difference, System, compare_pairs, require_comparable
+from merhan.comparison import Difference, System, chance, compare_pairs, require_comparable, signed
 from merhan.corpora import read_corpus
 from merhan.errors import InputError, nearest
 from merhan.evaluation import figures
@@ -327,14 +327,17 @@ def _about(experiment: Experiment, plan: Mapping[str, Sequence[Run]], first: Res
         " Rows of all seeds are pooled, paired by seed, and a cluster is drawn with all its seeds: the interval and p "
         "speak of other speakers, not of other seeds; those are in the deviation."
     )
+    tests = (
+        f"Tests: paired, over {first.pooled['interval_clusters']}, by approximate randomisation, of "
+        f"{TITLES[experiment.metric]} in the first table; p corrected over its rows (Holm)." + several * (seeds > 1)
+        if first.pooled["intervals"]
+        else "Without paired tests, for the same reason."
+    )
     return [
         f"Protocol `{protocol['name']}` version {protocol['version']} (hash `{protocol['hash']}`), {folds} "
         f"fold{'s' * (folds != 1)} x {seeds} seed{'s' * (seeds != 1)} ({', '.join(map(str, experiment.seeds))}). "
         f"Columns of scores: mean over folds and seeds (standard deviation). {interval_note(first.pooled)}",
-        f"Tests: paired, over {first.pooled['interval_clusters']}, by approximate randomisation, of "
-        f"{TITLES[experiment.metric]} in the first table; p corrected over its rows (Holm)."
-        + several * (seeds > 1)
-        + " This experiment chose nothing by test rows.",
+        f"{tests} This experiment chose nothing by test rows.",
     ]
 
 
@@ -345,7 +348,7 @@ def _comparison(experiment: Experiment, results: Mapping[str, Result], differenc
     for name, found in results.items():
         means = [_mean([one[score] for one in found.scores]) for score in SCORES]
         one = tested.get(name)
-        over = [f"{_signed(one)}, over {one.first}", f"{one.p_holm:.4f}"] if one else ["", ""]
+        over = [f"{signed(one)}, over {one.first}", chance(one.p_holm)] if one else ["", ""]
         rows.append([name, len(found.scores), *means, with_interval(found.pooled, metric), *over])
     header = ["", "runs", *(TITLES[score] for score in SCORES), f"{TITLES[metric]} of all rows", "difference", "p"]
     return Table("Comparison", header, rows)
@@ -366,7 +369,7 @@ def _details(
         for name, scores in zip(results, f1, strict=True)
     ]
     tests = [
-        [f"{one.second} over {one.first}", TITLES[one.score], _signed(one), f"{one.p:.4f}", f"{one.p_holm:.4f}"]
+        [f"{one.second} over {one.first}", TITLES[one.score], signed(one), chance(one.p), chance(one.p_holm)]
         for one in differences
     ]
     runs = [
@@ -385,7 +388,3 @@ def _details(
 
 def _mean(values: Sequence[float]) -> str:
     return f"{np.mean(values):.3f}" + (f" ({np.std(values, ddof=1):.3f})" if len(values) > 1 else "")
-
-
-def _signed(one: Difference) -> str:
-    return f"{one.value:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"

@@ -20,6 +20,12 @@ class Stage(NamedTuple):
     peak_memory: float  # GiB, of the GPU where there is one, else of the process
 
 
+def begin():
+    """A stage's peak is its own, not that of the stages before it. The system counts a process's for good."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
 def record(trainer: Trainer):
     """Write the stage's history beside its checkpoints."""
     trainer.state.log_history.append({"peak_memory": peak_memory()})
@@ -27,7 +33,7 @@ def record(trainer: Trainer):
 
 
 def peak_memory() -> float:
-    """The most that this process held at once, in GiB."""
+    """The most that this process held at once, in GiB; of the GPU's memory since [`begin`]."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere

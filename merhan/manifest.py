@@ -9,7 +9,7 @@ its context. Such rows are read as context, and neither trained nor tested on.
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import inf
 from pathlib import Path
 
@@ -86,27 +86,21 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
 
 def read_manifest(path: str | Path, root: str | Path | None = None) -> pd.DataFrame:
-    """Read and validate a manifest; `audio` comes back as a full path.
+    """Read and validate a manifest; `audio` and features come back as full paths.
 
     Args:
         path: the file.
-        root: folder that `audio` is relative to, by default the manifest's own.
+        root: folder that they are relative to, by default the manifest's own.
     """
     path = Path(path)
-    rows = tidy(read_table(path), str(path))
-    folder = Path(root) if root else path.parent
-    for column in set(PATHS) & set(rows):
-        rows[column] = [str(folder / path) if path else "" for path in rows[column]]
-    return validate(rows, str(path))
+    return validate(located(tidy(read_table(path), str(path)), root or path.parent), str(path))
 
 
 def write_manifest(rows: pd.DataFrame, path: str | Path):
-    """Write validated rows, `audio` relative to the manifest's folder."""
+    """Write validated rows, `audio` and features relative to the manifest's folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = rows.copy()
-    for column in set(PATHS) & set(rows):
-        rows[column] = [os.path.relpath(one, path.parent) if one else "" for one in rows[column]]
+    rows = with_paths(rows, lambda one: os.path.relpath(one, path.parent))
     writers = {
         ".parquet": rows.to_parquet,
         ".csv": lambda file: rows.to_csv(file, index=False),
@@ -117,6 +111,17 @@ def write_manifest(rows: pd.DataFrame, path: str | Path):
     temporary = path.with_name(f".{path.name}")
     writers[path.suffix](temporary)
     temporary.replace(path)
+
+
+def located(rows: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
+    """The rows of a manifest whose paths are relative to a folder, with full paths."""
+    return with_paths(rows, lambda one: str(Path(folder) / one))
+
+
+def with_paths(rows: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """The rows, each of their paths changed."""
+    there = [column for column in PATHS if column in rows]
+    return rows.assign(**{column: [change(one) if one else "" for one in rows[column]] for column in there})
 
 
 def tidy(rows: pd.DataFrame, where: str) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from merhan.augmentation import (
 from merhan.comparison import compare, read_system
 from merhan.dataset import Data
 from merhan.evaluation import MODALITIES, evaluate_split
+from merhan.manifest import has
 from merhan.metrics import SCORES
 from merhan.pages import render
 from merhan.provenance import write_json
@@ -56,15 +57,19 @@ class Condition(NamedTuple):
     foreign: str | None = None  # the modality that is another utterance's
 
 
-def conditions_for(modalities: Sequence[str]) -> list[Condition]:
-    """All that make sense for a model of these modalities, first of them none."""
+def conditions_for(modalities: Sequence[str], raw: Sequence[str]) -> list[Condition]:
+    """All that make sense for a model of these modalities, first of them none.
+
+    Args:
+        raw: those of them that are read as sound or words; noise cannot reach features that are the data's own.
+    """
     found = [Condition(None)]
-    if "audio" in modalities:
+    if "audio" in raw:
         found += [_noisy(kind, snr) for kind in NOISES for snr in SNRS]
         found.append(Condition("telephone", spoil={"augmentation": AugmentationRecipe(telephone=1.0)}))
         room = AugmentationRecipe(room=RoomRecipe([ROOM, ROOM], probability=1.0))
         found.append(Condition("room", spoil={"augmentation": room}))
-    if "text" in modalities:
+    if "text" in raw:
         found += [_misheard(rate) for rate in ERROR_RATES]
     if len(modalities) > 1:
         found += [Condition(name) for name in modalities]
@@ -105,7 +110,7 @@ def sweep(
         `change`, the UAR's `value, low, high` over the unspoilt one's on the same rows (bounds where there are
         intervals).
     """
-    conditions = conditions or conditions_for(model.config.modalities)
+    conditions = conditions or conditions_for(model.config.modalities, processor.modalities)
     found = []
     bar = tqdm(conditions, desc="robustness", unit="condition", disable=not PartialState().is_main_process)
     for condition in bar:
@@ -126,8 +131,8 @@ def mismatched(rows: pd.DataFrame, split: str, modality: str, seed: int = 0) -> 
         modality: `audio` or `text`, the one that goes to another row.
         seed: of the one cycle that they are passed on in.
     """
-    columns = {"audio": ["audio", "start", "end", "duration"], "text": ["text"]}[modality]
-    both = np.flatnonzero((rows["split"] == split) & (rows["audio"] != "") & (rows["text"] != ""))
+    columns = [*{"audio": ["audio", "start", "end", "duration"], "text": ["text"]}[modality], f"{modality}_features"]
+    both = np.flatnonzero((rows["split"] == split) & has(rows, "audio") & has(rows, "text"))
     cycle = np.random.default_rng(seed).permutation(both)
     source = np.arange(len(rows))
     source[cycle] = np.roll(cycle, 1)

@@ -27,7 +27,7 @@ from merhan.dataset import Collator, EmotionDataset
 from merhan.errors import require_finite
 from merhan.evaluation import estimate
 from merhan.feature_cache import use_cached_features
-from merhan.history import record
+from merhan.history import begin, record
 from merhan.metrics import SCORES, EmotionMetrics
 from merhan.recipe import Recipe, StageRecipe
 from merhan.report import TITLES
@@ -209,6 +209,7 @@ def train_stage(
     if (folder / "model").is_dir():
         print(f"stage {stage.name}: finished before, loading {folder / 'model'}")
         return load_trained(folder / "model", model.config._attn_implementation)
+    begin()
     set_seed(seed)  # adapters and adversary begin at random, in a resumed run at the same weights
     freeze(model, stage.learning_rate, stage.freeze_feature_encoder)
     adapters = add_adapters(model, recipe.model.adapters, stage.learning_rate)

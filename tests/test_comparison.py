@@ -79,6 +79,7 @@ def test_a_system_equals_itself():
 def test_holm():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([0.03, np.nan, 0.01]) == pytest.approx([0.03, np.nan, 0.02], nan_ok=True), "no test, nothing to correct"
 
 
 def test_three_systems_are_three_corrected_pairs():
@@ -128,3 +129,20 @@ def test_the_command(tmp_path, capsys):
     }
     with pytest.raises(InputError, match="holds no predictions of the validation split"):
         read_system(tmp_path / "one", "validation")
+
+
+@pytest.mark.parametrize("dialogues", [1, 4])
+def test_few_clusters_are_compared_without_intervals_and_tests(dialogues, tmp_path, capsys):
+    rng = np.random.default_rng(6)
+    rows = labels_of(rng, dialogues, turns=50)
+    paths = [tmp_path / f"{name}.parquet" for name in ("one", "two")]
+    for path, accuracy in zip(paths, (0.2, 0.9), strict=True):
+        system("", rows, rng, accuracy).predictions.to_parquet(path)
+    cli.main(["compare", *map(str, paths), "--json", str(tmp_path / "found.json")])
+    said = capsys.readouterr().out
+    assert "without intervals and p-values over dialogues: fewer than 5 say too little of others." in said
+    found = json.loads((tmp_path / "found.json").read_text())
+    right = [(one["prediction"] == one["label"]).mean() for one in map(pd.read_parquet, paths)]
+    assert found[0]["value"] == pytest.approx(right[1] - right[0]) and found[0]["p_mcnemar"] < 0.01
+    assert all(one[key] is None for one in found for key in ("low", "high", "p", "p_holm"))
+    assert f"| WAR | {right[1] - right[0]:+.3f} |  |  | {found[0]['p_mcnemar']:.4f} |" in said and "nan" not in said

@@ -258,6 +258,21 @@ def test_manifest_round_trip(suffix, demo, tmp_path):
     assert measure(read_manifest(tmp_path / "moved" / path.name), "moved")[0]["duration"].all(), "paths are relative"
 
 
+def test_features_lie_beside_the_manifest_that_names_them(demo, tmp_path):
+    """As recordings do, through both doors, and when two manifests are joined of which one has none."""
+    names = [str(tmp_path / "there" / "vectors" / f"{number}.npy") for number in range(3)]
+    rows = demo.head(3).assign(audio_features=names, text_features=["", *names[1:]])
+    write_manifest(rows, tmp_path / "there" / "m.csv")
+    written = pd.read_csv(tmp_path / "there" / "m.csv")["audio_features"].tolist()
+    assert written == [f"vectors/{number}.npy" for number in range(3)]
+    write_manifest(demo.iloc[3:5], tmp_path / "m.csv")
+    paths = [str(tmp_path / "there" / "m.csv"), str(tmp_path / "m.csv")]
+    for again in (read_manifest(paths[0]), read_corpus("manifest", paths).rows):
+        for column in ("audio_features", "text_features"):
+            expected = [*rows[column], "", ""][: len(again)]
+            assert [str(Path(one).resolve()) if one else "" for one in again[column]] == expected
+
+
 def test_start_and_end_cut_utterances_out_of_a_recording(tmp_path, tone):
     tone("long.wav", seconds=3.0)
     lines = ["utterance_id,corpus,audio,text,label,start,end", "a,own,long.wav,,joy,0.5,1.5", "b,own,long.wav,,joy,,"]

@@ -172,6 +172,17 @@ def test_the_table_says_what_the_predictions_say(experiment):
     assert f"{pooled['uar']:.3f} [{low:.3f}, {high:.3f}]" in page and "http" not in page and "src=" not in page
 
 
+def test_few_speakers_are_compared_by_the_value_alone(experiment):
+    for file in (experiment / "prepared").glob("*/predictions.parquet"):
+        pd.read_parquet(file).assign(speaker="s").to_parquet(file)
+    run(experiment)
+    report = (experiment / "outputs/e/report.md").read_text()
+    same = next(line for line in report.splitlines() if line.startswith("| good, by its words |"))
+    assert same.endswith("| +0.000, over good |  |")
+    assert "| good, by its words over good | UAR | +0.000 |  |  |" in report
+    assert "nan" not in report and "Without paired tests" in report and "randomisation" not in report
+
+
 def test_more_seeds_of_the_same_say_no_more(experiment):
     """Pooling seeds must not make an interval or a p-value smaller: their rows are of the same speakers."""
     read = read_experiment(experiment / "e.yaml")

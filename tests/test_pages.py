@@ -102,6 +102,7 @@ def test_the_report_carries_its_sound_and_asks_for_nothing(page):
 def test_scores_are_held_against_the_votes_where_there_are_any(trained_like, processor, data, tmp_path):
     rows = data.rows.assign(votes="")
     rows.loc[rows["split"].eq("test").idxmax(), "votes"] = json.dumps({"joy": 2, "calm": 1, "other": 4})
+    rows.loc[rows.index[rows["split"].eq("test")][1:3], "votes"] = ['{"other": 3}', '{"other": 1, "joy": 0}']
     tested = data._replace(rows=rows)
     found = evaluate_split(trained_like.eval(), processor, tested, "test", tmp_path / "evaluation")
     first = pd.read_parquet(tmp_path / "evaluation" / "test" / "predictions.parquet")["logits"][0]

@@ -22,7 +22,7 @@ from merhan.robustness import Condition, conditions_for, mismatched, sweep
 
 
 LABEL2ID = {label: number for number, label in enumerate(LABELS)}
-BOTH = {condition.name: condition for condition in conditions_for(["audio", "text"])}
+BOTH = {condition.name: condition for condition in conditions_for(["audio", "text"], ["audio", "text"])}
 
 
 @pytest.fixture
@@ -38,10 +38,14 @@ def spoilt(demo, processor, name: str, size: int = 48) -> EmotionDataset:
 
 
 def test_a_model_is_given_what_it_reads():
-    names = [condition.name for condition in conditions_for(["audio", "text"])]
+    names = [condition.name for condition in conditions_for(["audio", "text"], ["audio", "text"])]
     assert len(set(names)) == len(names) == 1 + len(NOISES) * 5 + 2 + 4 + 2 + 2
-    assert [one.name for one in conditions_for(["text"])] == [None, *(f"word errors {n}" for n in (0.1, 0.2, 0.3, 0.4))]
-    assert [one for one in conditions_for(["audio"]) if "augmentation" not in one.spoil] == [Condition(None)]
+    words = [f"word errors {rate}" for rate in (0.1, 0.2, 0.3, 0.4)]
+    assert [one.name for one in conditions_for(["text"], ["text"])] == [None, *words]
+    assert [one for one in conditions_for(["audio"], ["audio"]) if "augmentation" not in one.spoil] == [Condition(None)]
+    alone = ["audio", "text", "foreign audio", "foreign text"]
+    assert [one.name for one in conditions_for(["audio", "text"], ["text"])] == [None, *words, *alone]
+    assert [one.name for one in conditions_for(["audio", "text"], [])] == [None, *alone], "vectors cannot be noisy"
 
 
 @pytest.mark.parametrize("kind", NOISES)
@@ -91,6 +95,16 @@ def test_mismatched_pairs_never_pair_an_utterance_with_itself(modality, demo):
     pd.testing.assert_frame_equal(swapped, mismatched(rows, "test", modality, seed))
 
 
+@pytest.mark.parametrize("modality", ["audio", "text"])
+def test_features_are_swapped_as_what_they_stand_for(modality, demo):
+    column = f"{modality}_features"
+    rows = demo.assign(**{modality: "", column: demo["utterance_id"]})
+    swapped, mine = mismatched(rows, "test", modality), rows["split"] == "test"
+    assert (swapped.loc[mine, column] != rows.loc[mine, column]).all()
+    assert sorted(swapped[column]) == sorted(rows[column])
+    pd.testing.assert_frame_equal(swapped[~mine], rows[~mine])
+
+
 def test_a_sweep(data, trained_like, processor, tmp_path, monkeypatch):
     model = trained_like.eval()
     chosen = [BOTH[name] for name in (None, "white noise 0 dB", "word errors 0.4", "text", "foreign audio")]
@@ -138,6 +152,13 @@ def test_a_sweep(data, trained_like, processor, tmp_path, monkeypatch):
         model.get_parameter("merhan.audio_backbone.masked_spec_embed").add_(1)
     sweep(model, processor, words, "test", tmp_path / "e", chosen[:2])
     assert len(runs) == 11, "other weights are another model"
+
+
+def test_one_speaker_is_swept_by_the_values_alone(data, trained_like, processor, tmp_path):
+    alone = data._replace(rows=data.rows.assign(speaker="s"))
+    rows = sweep(trained_like.eval(), processor, alone, "test", tmp_path / "e", [BOTH[None], BOTH["text"]])
+    assert rows[1]["change"] == {"value": pytest.approx(rows[1]["uar"] - rows[0]["uar"])}
+    assert "NaN" not in (tmp_path / "e/robustness.json").read_text()
 
 
 def test_a_model_of_words_alone_from_the_command(demo, tmp_path, monkeypatch, capsys):

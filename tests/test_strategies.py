@@ -1,7 +1,9 @@
 """Training strategies: each by its effect."""
 
 import copy
+import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainerState, TrainingArguments, WavLMConfig, WavLMModel
 
 import train_hf_e2e
+from merhan import history
 from merhan.adapters import KINDS, add_adapters, merge_adapters
 from merhan.adversary import add_adversary, remove_adversary
 from merhan.corpora import read_corpus
@@ -74,6 +77,33 @@ def run_stage(trained_like, train, processor, tmp_path):
         )
 
     return run
+
+
+# --- what a stage costs ---
+
+
+class Holding(TrainerCallback):
+    """A stage that holds so many GiB of the stand-in for a GPU."""
+
+    def __init__(self, gpu: dict[str, float], size: float):
+        self.gpu, self.size = gpu, size
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.gpu["peak"] = max(self.gpu["peak"], self.size)
+
+
+def test_the_peak_of_a_stage_is_its_own(run_stage, tmp_path, monkeypatch):
+    gpu = {"peak": 5.0}
+    cuda = SimpleNamespace(
+        is_available=lambda: True,
+        max_memory_allocated=lambda: gpu["peak"] * 2**30,
+        reset_peak_memory_stats=lambda: gpu.update(peak=0.0),
+    )
+    monkeypatch.setattr(history, "torch", SimpleNamespace(cuda=cuda))
+    for name, size in (("large", 3.0), ("small", 1.0)):
+        run_stage(name, {"head": 1e-3}, 1, callbacks=[Holding(gpu, size)])
+        log = json.loads((tmp_path / name / "trainer_state.json").read_text())["log_history"]
+        assert log[-1]["peak_memory"] == size
 
 
 # --- adapters ---

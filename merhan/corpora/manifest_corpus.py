@@ -7,11 +7,11 @@ import pandas as pd
 
 from merhan.corpora import Corpus
 from merhan.errors import InputError
-from merhan.manifest import read_table, tidy
+from merhan.manifest import located, read_table, tidy
 
 
 def read(source: str | Path | Sequence[str] | None, root: str | Path | None = None) -> Corpus:
-    """`source`: the manifest file, or a list of them; `root`: the folder that `audio` is relative to, by default each
+    """`source`: the manifest file, or a list of them; `root`: the folder that paths are relative to, by default each
     manifest's own."""
     if not source:
         raise InputError("data.source: give the manifest's path.")
@@ -20,6 +20,4 @@ def read(source: str | Path | Sequence[str] | None, root: str | Path | None = No
 
 
 def _read(file: Path, root: str | Path | None) -> pd.DataFrame:
-    rows = tidy(read_table(file), str(file))
-    folder = Path(root) if root else file.parent
-    return rows.assign(audio=[str(folder / audio) if audio else "" for audio in rows["audio"]])
+    return located(tidy(read_table(file), str(file)), root or file.parent)
