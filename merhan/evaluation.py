@@ -222,7 +222,7 @@ def by_group(
 ) -> dict[str, list[dict[str, Any]]]:
     """n, WAR and UAR of every speaker, corpus, gender, language and band of duration, the worst by UAR first; groups of
     few rows, whose scores say little, behind the others."""
-    columns = {name: predictions[name] for name in GROUPED if name in predictions}
+    columns = {name: predictions[name].fillna("") for name in GROUPED if name in predictions}
     if "duration" in predictions and predictions["duration"].any():
         columns["duration"] = pd.cut(predictions["duration"], BANDS, labels=BAND_NAMES).astype(str)
     found = {}

@@ -202,3 +202,5 @@ def test_a_group_of_few_rows_is_not_called_the_worst():
     guessed = references.copy()
     guessed[:3] = 1 - guessed[:3]
     assert [group["name"] for group in by_group(table, guessed, references, 2)["speaker"]] == ["weak", "good", "lone"]
+    table["gender"] = [float("nan")] * 11 + ["female"] * 5 + ["male"] * 5  # pooled with a fold that does not know it
+    assert [group["n"] for group in by_group(table, guessed, references, 2)["gender"]] == [5, 5]
