@@ -37,7 +37,8 @@ def main():
     recipe = load_recipe(arguments.config, arguments.set)
     check_run(recipe, arguments.resume, arguments.overwrite)
     with PartialState().main_process_first():
-        data = load_data(recipe.data, recipe.model.modalities, histories=histories(recipe.model))
+        backbones = recipe.model.backbones
+        data = load_data(recipe.data, recipe.model.modalities, backbones, histories=histories(recipe.model))
     require_accepted(data.leaks, recipe.data.accept_leaks)
     check_evaluation(recipe, data)
     train(recipe, data, arguments.resume, arguments.overwrite)

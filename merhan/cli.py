@@ -69,7 +69,7 @@ def run_doctor(arguments: argparse.Namespace):
 def run_audit(arguments: argparse.Namespace):
     """Exit code 1 says that something leaks which the recipe does not accept."""
     recipe = load_recipe(arguments.config, arguments.set)
-    data = load_data(recipe.data, recipe.model.modalities, histories=histories(recipe.model))
+    data = load_data(recipe.data, recipe.model.modalities, recipe.model.backbones, histories=histories(recipe.model))
     refused = unaccepted(data.leaks, recipe.data.accept_leaks)
     rows = [
         [
@@ -129,7 +129,8 @@ def run_explain(arguments: argparse.Namespace):
         recipe = Path(arguments.checkpoint) / "recipe.yaml"
         if not (Path(arguments.checkpoint) / "model").is_dir():
             raise InputError(f"{arguments.checkpoint}: is no run's folder, so --utterance has no data to look in.")
-        data = load_data(load_recipe(recipe).data, model.config.modalities, only=arguments.split)
+        modalities = model.config.modalities, processor.modalities
+        data = load_data(load_recipe(recipe).data, *modalities, only=arguments.split)
         pages = explain_rows(model, processor, data, arguments.utterance, arguments.out)
     else:
         if not (arguments.audio or arguments.text):

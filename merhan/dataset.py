@@ -22,7 +22,7 @@ from merhan.corpora import called, read_corpus
 from merhan.errors import InputError
 from merhan.inspection import measure, segment
 from merhan.leaks import Leak, audit
-from merhan.manifest import FEATURES, context_only, has
+from merhan.manifest import FEATURES, context_only
 from merhan.protocols import split
 from merhan.recipe import DataRecipe
 from processing_merhan import MerhanProcessor
@@ -39,13 +39,18 @@ class Data(NamedTuple):
 
 
 def load_data(
-    recipe: DataRecipe, modalities: Sequence[str], only: str | None = None, histories: Mapping[str, Any] | None = None
+    recipe: DataRecipe,
+    modalities: Sequence[str],
+    raw: Sequence[str],
+    only: str | None = None,
+    histories: Mapping[str, Any] | None = None,
 ) -> Data:
     """Read, split and check a recipe's data.
 
     Args:
         modalities: what the model is to read; rows that have none of it are left out, recordings are checked if it
             reads sound.
+        raw: those of them that a backbone reads as sound or words; the others are read from the columns of features.
         only: one split, for an evaluation; without it all three must be there, and are audited for leaks.
         histories: initial weights -> their provenance, for the audit.
     """
@@ -53,7 +58,7 @@ def load_data(
     corpus = read_corpus(recipe.corpus, recipe.source, recipe.label_map, **recipe.options)
     labelled = corpus.rows[~context_only(corpus.rows)]
     rows, protocol, by_protocol = split(labelled, recipe.protocol, recipe.fold, only)
-    rows, left_out = readable(rows, modalities, where)
+    rows, left_out = readable(rows, modalities, raw, where)
     for column in FEATURES:
         feature_width(rows, column)
     rows, facts = (
@@ -246,19 +251,25 @@ def feature_width(rows: pd.DataFrame, column: str) -> int | None:
     return next(iter(widths), None)
 
 
-def readable(rows: pd.DataFrame, modalities: Sequence[str], where: str) -> tuple[pd.DataFrame, list[str]]:
-    """The rows that have any of the modalities, and a sentence about those that have none.
+def readable(
+    rows: pd.DataFrame, modalities: Sequence[str], raw: Sequence[str], where: str
+) -> tuple[pd.DataFrame, list[str]]:
+    """The rows that have any of the modalities as it is read, and a sentence about those that have none.
+
+    Args:
+        raw: the modalities that are read as sound or words; of the others it is features that are read.
 
     Raises:
         InputError: no row has any.
     """
-    readable = pd.concat([has(rows, name) for name in modalities], axis=1).any(axis=1)
+    columns = [name if name in raw else f"{name}_features" for name in modalities]
+    readable = (rows.reindex(columns=columns, fill_value="") != "").any(axis=1)
     if not readable.any():
         raise InputError(
-            f"{where}: no row has {' or '.join(modalities)}, which is all that this model is to read; fill that column "
+            f"{where}: no row has {' or '.join(columns)}, which is all that this model is to read; fill that column "
             f"of the manifest, or choose a model of another modality."
         )
-    left_out = f"{where}: {(~readable).sum()} of {len(rows)} rows left out, they have no {' and no '.join(modalities)}"
+    left_out = f"{where}: {(~readable).sum()} of {len(rows)} rows left out, they have no {' and no '.join(columns)}"
     return rows[readable].reset_index(drop=True), [] if readable.all() else [left_out]
 
 

@@ -82,7 +82,7 @@ def evaluate_split(
     part = data.rows[data.rows["split"] == split]
     if part.empty:
         raise InputError(f"The {split} split is empty; there are {', '.join(sorted(data.rows['split'].unique()))}.")
-    part, left_out = readable(part, modalities, f"{split} split")
+    part, left_out = readable(part, modalities, processor.modalities, f"{split} split")
     if unknown := sorted(set(part["label"]) - set(model.config.label2id)):
         raise InputError(
             f"The {split} split has labels that the model never learnt: {', '.join(unknown)}. It knows "
@@ -282,7 +282,7 @@ def open_evaluation(
     """A checkpoint, the data to evaluate it on, with what leaks, and the evaluation folder. Prints the notes."""
     recipe = data_of(arguments)
     model, processor = load_checkpoint(arguments.checkpoint)
-    data = load_data(recipe, model.config.modalities, only=arguments.split)
+    data = load_data(recipe, model.config.modalities, processor.modalities, only=arguments.split)
     data.protocol["leaks"] = known_leaks(record_of(arguments.checkpoint), data.rows)
     for note in [*data.notes, *(f"leak: {leak}" for leak in data.protocol["leaks"])]:
         print(f"note: {note}")

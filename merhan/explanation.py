@@ -29,7 +29,7 @@ def explain_rows(
     for name in names:
         if name not in rows.index:
             raise InputError(f"--utterance {name}: the data has no such utterance{nearest(name, list(rows.index))}")
-    chosen, left_out = readable(rows.loc[list(names)], processor.modalities, "the utterances")
+    chosen, left_out = readable(rows.loc[list(names)], *[processor.modalities] * 2, "the utterances")
     if left_out:
         raise InputError(f"--utterance: {left_out[0]}")
     contexts = context_of(data.dialogues, processor.context_turns)

@@ -12,7 +12,12 @@ from test_training import call
 
 import train_hf_e2e
 from merhan.corpora import read_corpus
+from merhan.dataset import load_data, readable
+from merhan.errors import InputError
+from merhan.evaluation import evaluate_split
+from merhan.manifest import write_manifest
 from merhan.metrics import dimension_scores
+from merhan.recipe import DataRecipe
 from modeling_merhan import MerhanFeaturesConfig, MerhanForSequenceClassification
 
 
@@ -104,6 +109,30 @@ def test_columns_of_vectors_become_files_with_the_same_numbers(tmp_path):
     rows = read_corpus("datasets", tmp_path, columns=columns).rows
     for file, row in zip(rows["audio_features"], split, strict=True):
         np.testing.assert_array_equal(np.load(file), np.array(row["emotion2vec_features"], dtype=np.float32))
+
+
+def test_a_row_has_a_modality_if_the_model_can_read_it(demo):
+    rows = demo.head(3).assign(text="", audio=["a.wav", "", "c.wav"], audio_features=["", "b.npy", "c.npy"])
+    for raw, kept, missing in (([], [1, 2], "audio_features"), (["audio"], [0, 2], "audio")):
+        found, notes = readable(rows, ["audio"], raw, "m")
+        assert found["utterance_id"].tolist() == rows["utterance_id"].iloc[kept].tolist()
+        assert notes == [f"m: 1 of 3 rows left out, they have no {missing}"]
+    with pytest.raises(InputError, match="no row has text or audio_features, which"):
+        readable(rows.head(1), ["text", "audio"], ["text"], "m")
+    with pytest.raises(InputError, match="no row has text_features, which"):
+        readable(demo, ["text"], [], "m")
+
+
+def test_vectors_alone_are_left_out_for_a_model_that_hears(demo, trained_like, processor, tmp_path):
+    rows = demo[demo["split"] == "test"].head(8).assign(audio_features="")
+    rows.iloc[0, [rows.columns.get_loc(name) for name in ("audio", "text", "audio_features")]] = ["", "", "a.npy"]
+    np.save(tmp_path / "a.npy", np.zeros(24, dtype=np.float32))
+    write_manifest(rows.replace("a.npy", str(tmp_path / "a.npy")), tmp_path / "m.csv")
+    recipe = DataRecipe("manifest", str(tmp_path / "m.csv"))
+    data = load_data(recipe, ["audio", "text"], processor.modalities, "test")
+    assert len(data.rows) == 7 and "1 of 8 rows left out, they have no audio and no text" in data.notes[-1]
+    whole = data._replace(rows=rows.assign(duration=1.0))
+    assert evaluate_split(trained_like.eval(), processor, whole, "test", tmp_path / "e")["n"] == 7
 
 
 def test_a_model_without_backbones_reads_features_and_nothing_else(tmp_path):

@@ -45,9 +45,8 @@ page.onload = () => {{
 @pytest.fixture
 def data(demo, tmp_path):
     demo.to_parquet(tmp_path / "manifest.parquet")
-    return load_data(
-        DataRecipe(corpus="manifest", source=str(tmp_path / "manifest.parquet")), ["audio", "text"], "test"
-    )
+    recipe = DataRecipe(corpus="manifest", source=str(tmp_path / "manifest.parquet"))
+    return load_data(recipe, *[["audio", "text"]] * 2, "test")
 
 
 @pytest.fixture

@@ -253,7 +253,7 @@ def two_manifests(demo, tmp_path) -> list[str]:
 
 def test_one_corpus_out_of_several_manifests(two_manifests, demo):
     for fold, tested in enumerate(("one", "other")):
-        data = load_data(DataRecipe("manifest", two_manifests, protocol="loco", fold=fold), ["audio", "text"])
+        data = load_data(DataRecipe("manifest", two_manifests, protocol="loco", fold=fold), *[["audio", "text"]] * 2)
         assert (data.rows["duration"] > 0).all(), "recordings are found beside each manifest"
         assert {leak.kind for leak in data.leaks} == {"audio", "text"}, "the two say the same; speakers are apart"
         corpora = data.rows.groupby("split")["corpus"].unique()

@@ -29,7 +29,7 @@ BOTH = {condition.name: condition for condition in conditions_for(["audio", "tex
 def data(demo):
     source = Path(demo["audio"].iloc[0]).parent.parent
     recipe = DataRecipe(source=str(source), options={"scale": 0.1})
-    return load_data(recipe, ["audio", "text"], only="test")
+    return load_data(recipe, *[["audio", "text"]] * 2, only="test")
 
 
 def spoilt(demo, processor, name: str, size: int = 48) -> EmotionDataset:
