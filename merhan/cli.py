@@ -227,7 +227,12 @@ def add_experiment(commands: Any):
         "experiment", help="recipes x folds x seeds in one table; runs what is missing; exit code 1 if a run failed"
     )
     command.add_argument("file", help="a YAML file, as those in configs/experiments")
-    command.add_argument("--jobs", type=int, default=1, help="runs at a time; they share the cores (default: 1)")
+    command.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        help="runs at a time; they share the cores, unless OMP_NUM_THREADS says otherwise (default: 1)",
+    )
     command.add_argument(
         "--launcher", help="what starts each run, as 'accelerate launch --multi_gpu' (default: python)"
     )

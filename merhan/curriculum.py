@@ -8,10 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
+from merhan.manifest import DIMENSIONS
 from merhan.recipe import CurriculumRecipe
-
-
-DIMENSIONS = ["valence", "arousal", "dominance"]
 
 
 def difficulty_of(recipe: CurriculumRecipe, rows: pd.DataFrame, doubts: Callable[[], np.ndarray]) -> np.ndarray:
@@ -39,7 +37,7 @@ def prototype_distance(rows: pd.DataFrame) -> np.ndarray:
     corpus to corpus, and means of emotions on them as well (which is why no table of an emotion's place, as Russell &
     Mehrabian's of 1977, is laid over them). A row without annotations is as hard as the median row.
     """
-    given = rows.reindex(columns=DIMENSIONS).astype(float)
+    given = rows.reindex(columns=list(DIMENSIONS)).astype(float)
     corpus = given.groupby(rows["corpus"])
     scaled = (given - corpus.transform("mean")) / corpus.transform(lambda one: one.std(ddof=0) or 1.0)
     offsets = scaled - scaled.groupby([rows["corpus"], rows["label"]]).transform("mean")

@@ -116,7 +116,7 @@ def evaluate_split(
         confusion_picture(metrics, folder / name / "confusion.png")
         reliability_picture(metrics, folder / name / "reliability.png")
         write_report(metrics, folder / name / "report.md")
-        write_page(metrics, predictions, part.reset_index(drop=True), folder.parent, folder / name / "report.html")
+        write_page(metrics, predictions, part, folder.parent, folder / name / "report.html")
         write_json(folder / name / "metrics.json", metrics)
     PartialState().wait_for_everyone()
     return metrics

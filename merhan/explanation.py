@@ -104,9 +104,7 @@ def draw(figure: Any, waveform: np.ndarray, found: dict[str, Any]):
     if words:
         attention = np.array([one["attention"] for one in words])
         extent = (0, duration, len(words) - 0.5, -0.5)
-        top = max(
-            attention.max(), 2 / attention.shape[1]
-        )  # attention to all frames alike is half as dark as the darkest
+        top = max(attention.max(), 2 / attention.shape[1])  # attention to all frames alike is of middle darkness
         axes[2].imshow(attention, aspect="auto", extent=extent, cmap="Blues", vmin=0, vmax=top, interpolation="nearest")
         axes[2].set_yticks(range(len(words)), [one["word"] for one in words])
     axes[-1].set(xlabel="seconds", xlim=(0, duration))

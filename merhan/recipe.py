@@ -336,7 +336,7 @@ def _check(recipe: Recipe, where: str) -> Recipe:
     if len({stage.name for stage in recipe.stages}) < len(recipe.stages):
         raise InputError(f"{where}: two stages have one name; each keeps its checkpoints under its own.")
     _check_keys(recipe.model.config, _own_fields(MerhanConfig), f"{where}: model.config")
-    _check_adapters(recipe.model, where)
+    _check_adapters(recipe, where)
     _check_sampling(recipe.sampling, f"{where}: sampling")
     if recipe.difficulty_weight is not None and recipe.sampling.curriculum is None:
         raise InputError(
@@ -355,12 +355,17 @@ def _check(recipe: Recipe, where: str) -> Recipe:
     return recipe
 
 
-def _check_adapters(model: ModelRecipe, where: str):
-    _check_keys(model.adapters, model.modalities, f"{where}: model.adapters")
-    for name, options in model.adapters.items():
+def _check_adapters(recipe: Recipe, where: str):
+    adapters = recipe.model.adapters
+    _check_keys(adapters, recipe.model.backbones, f"{where}: model.adapters")
+    for name, options in adapters.items():
         kind = options.get("peft_type", "LORA")
         _check_word(kind, KINDS, f"{where}: model.adapters.{name}.peft_type")
         _check_keys(options, fields_of(kind), f"{where}: model.adapters.{name}")
+    if idle := set(adapters) - {group for stage in recipe.stages for group in stage.learning_rate}:
+        raise InputError(
+            f"{where}: model.adapters.{idle.pop()}: no stage trains that backbone; give it a learning rate."
+        )
 
 
 def _check_sampling(sampling: SamplingRecipe, where: str):

@@ -10,11 +10,10 @@ import pandas as pd
 from accelerate import PartialState
 from omegaconf import OmegaConf
 
-from merhan.curriculum import DIMENSIONS
 from merhan.dataset import Data
 from merhan.errors import InputError, nearest
 from merhan.evaluation import evaluate_split
-from merhan.manifest import write_manifest
+from merhan.manifest import DIMENSIONS, write_manifest
 from merhan.provenance import fingerprint, provenance, record_of, write_json
 from merhan.recipe import Recipe, save_recipe
 from merhan.report import scores_table
@@ -111,7 +110,11 @@ def check_strategies(recipe: Recipe, train: pd.DataFrame):
             raise InputError(
                 f"sampling.curriculum.column: {curriculum.column!r} must hold {wanted} in every training row."
             )
-    if curriculum and curriculum.order == "prototypes" and train.reindex(columns=DIMENSIONS).isna().all(axis=None):
+    if (
+        curriculum
+        and curriculum.order == "prototypes"
+        and train.reindex(columns=list(DIMENSIONS)).isna().all(axis=None)
+    ):
         raise InputError(
             "sampling.curriculum.order: no training row has a valence, arousal or dominance for `prototypes` to go by; "
             "choose another order."

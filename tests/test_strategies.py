@@ -664,6 +664,7 @@ def test_an_interrupted_stage_goes_on_as_if_nothing_had_happened(name, run_stage
         ("model.adapters.audio.rank", "8", "unknown key 'rank'"),
         ("model.adapters.audio.peft_type", "PREFIX_TUNING", "model.adapters.audio.peft_type"),
         ("model.adapters.video.r", "8", "unknown key 'video'"),
+        ("model.adapters.audio.r", "8", "model.adapters.audio: no stage trains that backbone"),
         ("ema_decay", "1.5", "ema_decay is out of its range"),
         ("sampling.balance", "labels", "did you mean 'label'?"),
         ("sampling.curriculum", "{order: column}", "give both or neither"),
