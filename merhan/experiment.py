@@ -36,6 +36,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from omegaconf import MISSING, OmegaConf
+from tqdm.auto import tqdm
 
 import modeling_merhan
 from merhan.comparison import Difference, System, chance, compare_pairs, require_comparable, signed
@@ -46,7 +47,7 @@ from merhan.manifest import context_only
 from merhan.metrics import SCORES
 from merhan.pages import render
 from merhan.protocols import load_protocol
-from merhan.recipe import DataRecipe, in_words, load_recipe
+from merhan.recipe import DataRecipe, Recipe, in_words, load_recipe
 from merhan.report import TITLES, interval_note, markdown_table, with_interval
 from merhan.run import check_run
 
@@ -117,18 +118,20 @@ def run_experiment(
         raise InputError(f"--jobs: is {jobs}, should be 1 or more.")
     experiment = read_experiment(path)
     program = [*(shlex.split(launcher) if launcher else [sys.executable]), str(PROGRAM)]
-    folder = Path(experiment.output_dir) / experiment.name
+    name = experiment.name
+    folder = Path(experiment.output_dir) / name
     if dry_run:
-        said = [_rehearse(program, experiment.set, name, row) for name, row in experiment.rows.items()]
+        said = [_rehearse(program, experiment.set, *row) for row in experiment.rows.items()]
         return folder, [one for one in said if one]
     plan = plan_runs(experiment)
     for run in {run for runs in plan.values() for run in runs}:
-        _check(run)
+        check_run(_recipe(run.config, run.changes), resume=True, overwrite=False)
     runs = list(dict.fromkeys(run for part in zip(*plan.values(), strict=True) for run in part))
     missing = [run for run in runs if not _is_done(run)]
-    print(f"{experiment.name}: {len(runs)} runs, {len(runs) - len(missing)} of them are there", flush=True)
+    print(f"{name}: {len(runs)} runs, {len(runs) - len(missing)} of them are there", flush=True)
     with ThreadPoolExecutor(jobs) as pool:
-        failures = [said for said in pool.map(partial(_train, program, jobs), missing) if said]
+        trained = tqdm(pool.map(partial(_train, program, jobs), missing), name, len(missing), unit="run")
+        failures = [said for said in trained if said]
     write_tables(experiment, plan, folder, failures)
     return folder, failures
 
@@ -156,15 +159,19 @@ def read_experiment(path: str | Path) -> Experiment:
 
 def _check_ranges(experiment: Experiment, path: str | Path):
     name, folds = experiment.name, experiment.folds
-    numbers = isinstance(folds, list) and folds and all(type(fold) is int for fold in folds)
+    numbers = isinstance(folds, list) and all(type(fold) is int for fold in folds) and _differ(folds)
     rules = {
         "name": (Path(name).name == name not in ("", ".."), "a plain folder's name, without / and .."),
-        "folds": (folds in (None, "all") or numbers, "a list of numbers, as [0, 1], or `all`, or left out"),
-        "seeds": (experiment.seeds, "a list of one number or more, as [0]"),
+        "folds": (folds in (None, "all") or numbers, "a list of numbers, as [0, 1], or `all`, or left out; none twice"),
+        "seeds": (_differ(experiment.seeds), "a list of one number or more, as [0], none of them twice"),
     }
     for key, (holds, wanted) in rules.items():
         if not holds:
             raise InputError(f"{path}: {key}: is {getattr(experiment, key)!r}, should be {wanted}.")
+
+
+def _differ(numbers: Sequence[int]) -> bool:
+    return 0 < len(numbers) == len(set(numbers))
 
 
 def plan_runs(experiment: Experiment) -> dict[str, list[Run]]:
@@ -206,15 +213,15 @@ def _run(experiment: Experiment, names: Sequence[str], fold: int | None, seed: i
     return Run(row.config, tuple(changes), conditions, folder / name)
 
 
-def _check(run: Run):
-    """What the table reads must be what the run will write."""
-    recipe = load_recipe(run.config, run.changes)
+def _recipe(config: str, changes: Sequence[str]) -> Recipe:
+    """A row's recipe; what the table reads must be what its run will write."""
+    recipe = load_recipe(config, changes)
     if "test" not in recipe.evaluation.splits:
         raise InputError(
-            f"{run.config}: evaluation.splits: is {recipe.evaluation.splits}, and an experiment compares `test`; give "
+            f"{config}: evaluation.splits: is {recipe.evaluation.splits}, and an experiment compares `test`; give "
             f"the experiment `set: ['evaluation.splits=[test]']`, which covers every test set."
         )
-    check_run(recipe, resume=True, overwrite=False)
+    return recipe
 
 
 def _predictions(run: Run, condition: str | None) -> Path:
@@ -234,7 +241,8 @@ def _train(program: Sequence[str], jobs: int, run: Run) -> str | None:
     """Train and evaluate; returns what went wrong, with the end of the log."""
     log = run.folder.with_name(f"{run.folder.name}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
-    print(f"{run.folder}: training, see {log}", flush=True)
+    tqdm.write(f"{run.folder}: training, see {log}")
+    sys.stdout.flush()
     threads = {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // jobs, 1))}
     with log.open("ab") as file:
         try:
@@ -248,6 +256,7 @@ def _train(program: Sequence[str], jobs: int, run: Run) -> str | None:
 
 
 def _rehearse(program: Sequence[str], changes: Sequence[str], name: str, row: Row) -> str | None:
+    _recipe(row.config, [*changes, *row.set, "data.source=null"])  # a rehearsal needs no data
     words = [*_words(program, row.config, [*changes, *row.set]), "--dry_run"]
     done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     return _failure(name, done.returncode, done.stdout)

@@ -128,8 +128,8 @@ class AdversaryRecipe:
     """What the fused utterance must not tell; see merhan/adversary.py."""
 
     column: str = "speaker"  # of the manifest; rows where it is empty take no part
-    weight: float = 0.1  # of the reversed gradient
-    learning_rate: float = 1.0e-3  # its own; it must be faster than what it is to keep up with
+    weight: float = 0.3  # of the reversed gradient
+    learning_rate: float = 1.0e-2  # its own, some ten times that of the head, which it must keep up with
 
 
 @dataclass

@@ -19,7 +19,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from merhan.adapters import add_adapters, merge_adapters
-from merhan.adversary import add_adversary, remove_adversary
+from merhan.adversary import BETA, add_adversary, remove_adversary
 from merhan.augmentation import AugmentationRecipe
 from merhan.averaging import Averaging, averaged, load_average, save_average, weight_average
 from merhan.curriculum import difficulty_of, doubt, kept, row_weights
@@ -222,7 +222,10 @@ def train_stage(
     print(
         f"stage {stage.name}: training " + ", ".join(f"{name} ({count:,} parameters)" for name, count in counts.items())
     )
-    options = training_arguments(folder, {**recipe.trainer, **stage.trainer}, stage.epochs, recipe.metric, seed)
+    options = {"adam_beta1": BETA} if recipe.adversary is not None else {}
+    options = training_arguments(
+        folder, {**options, **recipe.trainer, **stage.trainer}, stage.epochs, recipe.metric, seed
+    )
     _use_features(model, frozen_modalities(model) if stage.cache_features else [], (train, validation), options.device)
     difficulty = _difficulty(recipe, model, processor, train, options, folder)
     if recipe.difficulty_weight is not None:

@@ -39,6 +39,8 @@ LAUNCHER = """
 import json, os, shutil, sys
 from pathlib import Path
 words = sys.argv[2:]
+if "--dry_run" in words:
+    sys.exit("it does not fit" if "model.config.hidden_size=32" in words else 0)
 changes = dict(word.split("=", 1) for before, word in zip(words, words[1:]) if before == "--set")
 name = changes["run_name"].strip('"')
 here = Path(__file__).parent
@@ -140,6 +142,17 @@ def test_a_failing_run_is_told_and_the_others_go_on(experiment, monkeypatch, cap
     assert run(experiment) == [] and [name for name, _, _ in calls(experiment)] == ["bad-fold0-seed0"]
 
 
+def test_a_rehearsal_asks_each_row_and_leaves_nothing(experiment):
+    (experiment / "recipe.yaml").write_text(RECIPE.replace("SOURCE", '"${oc.env:NOWHERE}"'))
+    (said,) = run(experiment, dry_run=True)
+    assert said == "bad: failed with exit code 1\n    it does not fit"
+    assert not calls(experiment) and not (experiment / "outputs").exists()
+    path = experiment / "e.yaml"
+    path.write_text(path.read_text().replace("seconds=2]", "seconds=2, 'evaluation.splits=[validation]']"))
+    with pytest.raises(InputError, match=r"evaluation.splits: is \['validation'\], and an experiment compares `test`"):
+        run(experiment, dry_run=True)
+
+
 def test_runs_at_a_time_share_the_cores(experiment, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 6)
     run(experiment, jobs=3)
@@ -225,7 +238,9 @@ def test_all_folds_are_those_of_the_protocol(experiment, demo):
         ("[0, 1]", "1", "folds: is 1, should be a list of numbers"),
         ("[0, 1]", "[0, one]", "folds: is .*'one'.*, should be a list of numbers"),
         ("[0, 1]", "[]", r"folds: is \[\], should be a list of numbers"),
+        ("[0, 1]", "[1, 1]", r"folds: is \[1, 1\], .*none twice"),
         ("[0, 7]", "[]", r"seeds: is \[\], should be a list of one number"),
+        ("[0, 7]", "[7, 7]", r"seeds: is \[7, 7\], .*none of them twice"),
         ("name: e", "name: a/e", "name: is 'a/e', should be a plain folder's name"),
         ("name: e", "name: ..", "name: is '..', should be a plain folder's name"),
     ],

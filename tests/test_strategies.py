@@ -1,6 +1,7 @@
 """Training strategies: each by its effect."""
 
 import copy
+import itertools
 import json
 import re
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from transformers import TrainerCallback, TrainerState, TrainingArguments, WavLM
 import train_hf_e2e
 from merhan import history
 from merhan.adapters import KINDS, add_adapters, merge_adapters
-from merhan.adversary import add_adversary, remove_adversary
+from merhan.adversary import BETA, add_adversary, remove_adversary
 from merhan.corpora import read_corpus
 from merhan.curriculum import difficulty_of, doubt, kept, pace, row_weights
 from merhan.dataset import Collator, Data, EmotionDataset
@@ -499,26 +500,26 @@ def accuracies(model, voices: Voices) -> tuple[float, float]:
 
 
 def test_an_adversary_makes_the_speaker_harder_to_read(make_model, tmp_path):
-    """SGD as in the paper: under Adam the model may outrun its adversary, see there."""
-    found = []
-    rates = {"head": 0.03, "adversary": 0.15}
-    options = {"num_train_epochs": 40, "per_device_train_batch_size": 64, "save_strategy": "no", "optim": "sgd"}
-    options |= {"lr_scheduler_type": "constant", "max_grad_norm": 1.5, "remove_unused_columns": False}
-    for guarded in (False, True):
-        model = make_model("layer", text=False, hidden_dropout=0.0, attention_dropout=0.0)
+    """With a recipe's defaults; over three beginnings, for one toy game more or less is chance."""
+    rates = {"head": 1e-3, "adversary": AdversaryRecipe().learning_rate}
+    options = {"num_train_epochs": 40, "per_device_train_batch_size": 64, "save_strategy": "no", "adam_beta1": BETA}
+    options |= {"warmup_steps": 0.1, "weight_decay": 0.01, "remove_unused_columns": False}
+    found = {False: [], True: []}
+    for guarded, seed in itertools.product(found, range(3)):
+        model = make_model("layer", text=False, seed=seed, hidden_dropout=0.0, attention_dropout=0.0)
         plain, voices = set(model.state_dict()), Voices(0, share=0.8)
         freeze(model, {"head": 1e-2}, True)
         if guarded:
             rows = table(speaker=[f"s{number}" for number in voices.speakers.tolist()])
-            voices.extras["adversary_labels"] = add_adversary(model, AdversaryRecipe(weight=0.7), rows)
+            voices.extras["adversary_labels"] = add_adversary(model, AdversaryRecipe(), rows)
         arguments = TrainingArguments(tmp_path, **QUIET, **options)
         MerhanTrainer(model, arguments, learning_rates=rates, num_labels=4, train_dataset=voices).train()
         if guarded:
             remove_adversary(model)
         assert set(model.state_dict()) == plain
-        found.append(accuracies(model, Voices(1, share=0.5)))
-    (emotion, speaker), (guarded_emotion, guarded_speaker) = found
-    assert guarded_speaker < speaker - 0.1, found
+        found[guarded].append(accuracies(model, Voices(1, share=0.5)))
+    (emotion, speaker), (guarded_emotion, guarded_speaker) = np.mean(found[False], axis=0), np.mean(found[True], axis=0)
+    assert guarded_speaker < speaker - 0.06, found
     assert guarded_emotion > emotion - 0.02, found
 
 
@@ -541,9 +542,10 @@ def test_the_adversary_goes_down_the_loss_that_the_model_goes_up(make_model, bat
 
 
 class Adversaries(TrainerCallback):
-    """How far a stage has moved its adversary."""
+    """How far a stage has moved its adversary, and with what momentum."""
 
-    def on_train_begin(self, args, state, control, model=None, **kwargs):
+    def on_train_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
+        self.betas = {group["betas"][0] for group in optimizer.param_groups}
         self.before = copy.deepcopy(model.adversary.classifier.weight)
 
     def on_train_end(self, args, state, control, model=None, **kwargs):
@@ -555,7 +557,10 @@ def test_a_stage_trains_an_adversary_and_keeps_none_of_it(run_stage, train, tmp_
     options = {"warmup_steps": 0}
     after = run_stage("a", ALL, 1, (), train(8), [adversaries], adversary=recipe, trainer=options).state_dict()
     assert adversaries.moved == pytest.approx(0.5, rel=0.05), "one step of AdamW, at its own rate"
+    assert adversaries.betas == {BETA}
     assert set(load_file(tmp_path / "a" / "model" / "model.safetensors")) == set(after)
+    run_stage("b", ALL, 1, (), train(8), [adversaries], adversary=recipe, trainer=options | {"adam_beta1": 0.8})
+    assert adversaries.betas == {0.8}, "as the recipe says"
 
 
 # --- soft labels ---
