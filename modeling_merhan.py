@@ -32,7 +32,7 @@ This file is copied beside every checkpoint and loads alone: it imports nothing 
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Literal, NamedTuple
 
 import torch
@@ -139,9 +139,10 @@ class MerhanConfig(PreTrainedConfig):
     class_weights: list[float | int] | tuple[float | int, ...] | None = None  # a factor per label on its rows' loss
     dimensions: list[str] | tuple[str, ...] = ()  # what a second head estimates, as ["valence", "arousal", "dominance"]
     dimension_weight: float | int = 1.0  # of their loss, beside the labels'
-    # What the pipeline divides logits by before the softmax, so that its scores are chances that can be trusted; fitted
-    # on validation after training (Guo et al. 2017, arXiv 1706.04599). `logits` are as before it.
-    temperature: float | int = 1.0
+    # What the pipeline divides logits by before the softmax, so that its scores are chances that can be trusted: for
+    # "audio+text", "audio" and "text" each its own, 1 where there is none; fitted on validation after training (Guo et
+    # al. 2017, arXiv 1706.04599). `logits` are as before it.
+    temperature: dict[str, float | int] = field(default_factory=dict)
 
     def __post_init__(self, **kwargs):
         for name in self.sub_configs:

@@ -438,6 +438,9 @@ def _present(items: Sequence[Any]) -> torch.Tensor:
 
 # --- the pipeline -----------------------------------------------------------------------------------------------------
 
+# What a modality is to the model: its values, and the mask that says which are real.
+_INPUTS = {"audio": ("input_values", "audio_attention_mask"), "text": ("input_ids", "attention_mask")}
+
 
 class EmotionRecognitionPipeline(Pipeline):
     """`pipeline("emotion-recognition", model=..., trust_remote_code=True)`: from sound and words to emotions.
@@ -500,33 +503,37 @@ class EmotionRecognitionPipeline(Pipeline):
     def _forward(self, inputs: dict[str, Any], explain: bool = False) -> dict[str, Any]:
         batch = inputs["batch"]
         outputs = self.model(**batch, output_attentions=explain)
-        found = {"logits": outputs.logits, "words": inputs["words"]}
+        found = {"scores": self._scores(batch, outputs.logits), "words": inputs["words"]}
         given = _given(batch)
         if explain and len(given) == 2:
             kept = {"audio": given["text"], "text": given["audio"]}
-            found["without"] = {name: self.model(**other).logits for name, other in kept.items()}
+            found["without"] = {name: self._scores(other, self.model(**other).logits) for name, other in kept.items()}
             found["attention"] = outputs.attentions.get("text_to_audio")
             found["samples"] = batch["input_values"].shape[1]
         return found
 
     def postprocess(self, outputs: dict[str, Any], top_k: int | None = None, explain: bool = False) -> list[Any]:
         names = self.model.config.id2label
-        ranked = self._scores(outputs["logits"]).sort(dim=-1, descending=True)
+        ranked = outputs["scores"].sort(dim=-1, descending=True)
         scores = [
             [{"label": names[index], "score": score} for index, score in zip(indices, scores, strict=True)][:top_k]
             for indices, scores in zip(ranked.indices.tolist(), ranked.values.tolist(), strict=True)
         ]
         return [{"scores": scores[0], **self._explanation(outputs)}] if explain else scores
 
-    def _scores(self, logits: torch.Tensor) -> torch.Tensor:
-        return (logits.float() / self.model.config.temperature).softmax(dim=-1)
+    def _scores(self, batch: Mapping[str, torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
+        """Calibrated for what each utterance has."""
+        there = {name: batch[keys[1]].any(dim=1) for name, keys in _INPUTS.items() if keys[1] in batch}
+        given = ["+".join(name for name in there if there[name][row]) for row in range(len(logits))]
+        temperatures = [self.model.config.temperature.get(names, 1.0) for names in given]
+        return (logits.float() / logits.new_tensor(temperatures, dtype=torch.float)[:, None]).softmax(dim=-1)
 
     def _explanation(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Of one utterance; nothing where it has one modality alone, which leaves nothing to tell apart."""
         found: dict[str, Any] = {"contributions": {}, "words": [], "seconds": []}
-        scores = self._scores(outputs["logits"])[0]
-        for name, logits in outputs.get("without", {}).items():
-            found["contributions"][name] = (scores.max() - self._scores(logits)[0, scores.argmax()]).item()
+        scores = outputs["scores"][0]
+        for name, others in outputs.get("without", {}).items():
+            found["contributions"][name] = (scores.max() - others[0, scores.argmax()]).item()
         if outputs.get("attention") is not None:
             attention = outputs["attention"][0].float().mean(dim=0)  # (tokens, frames)
             duration, frames = outputs["samples"] / SAMPLING_RATE, attention.shape[1]
@@ -539,8 +546,7 @@ class EmotionRecognitionPipeline(Pipeline):
 
 def _given(batch: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
     """The tensors of each modality that a batch has."""
-    keys = {"audio": ("input_values", "audio_attention_mask"), "text": ("input_ids", "attention_mask")}
-    return {name: {key: batch[key] for key in own} for name, own in keys.items() if own[0] in batch}
+    return {name: {key: batch[key] for key in keys} for name, keys in _INPUTS.items() if keys[0] in batch}
 
 
 def _utterance(item: Any, **fields: Any) -> dict[str, Any]:

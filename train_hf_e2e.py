@@ -73,7 +73,7 @@ def train(recipe: Recipe, data: Data, resume: bool = False, overwrite: bool = Fa
             recipe, stage, recipe.seed + number, model, processor, training, validation, folder / stage.name
         )
 
-    calibrate(model, processor, validation)
+    calibrate(model, processor, parts["validation"], data.dialogues)
     found = evaluate_run(recipe, folder, model.eval(), processor, data)
     if PartialState().is_main_process:
         export(folder, recipe, model, processor, found)

@@ -59,7 +59,7 @@ def calibrations(found: dict[str, dict]) -> str:
     """One row per evaluation."""
     both = ("uncalibrated", "calibration")
     rows = [
-        [name, f"{one['calibration']['temperature']:.2f}"]
+        [name, f"{one['temperature']:.2f}"]
         + [f"{one[kind][score]:.3f}" for score in ("ece", "log_loss") for kind in both]
         for name, one in found.items()
     ]

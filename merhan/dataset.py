@@ -251,6 +251,16 @@ def feature_width(rows: pd.DataFrame, column: str) -> int | None:
     return next(iter(widths), None)
 
 
+def given(rows: pd.DataFrame, modalities: Sequence[str], raw: Sequence[str]) -> pd.DataFrame:
+    """Which of the modalities each row has, `(rows, modalities)` bool, under the names of the columns that are read.
+
+    Args:
+        raw: as [`readable`] takes it.
+    """
+    columns = [name if name in raw else f"{name}_features" for name in modalities]
+    return rows.reindex(columns=columns, fill_value="") != ""
+
+
 def readable(
     rows: pd.DataFrame, modalities: Sequence[str], raw: Sequence[str], where: str
 ) -> tuple[pd.DataFrame, list[str]]:
@@ -262,8 +272,8 @@ def readable(
     Raises:
         InputError: no row has any.
     """
-    columns = [name if name in raw else f"{name}_features" for name in modalities]
-    readable = (rows.reindex(columns=columns, fill_value="") != "").any(axis=1)
+    there = given(rows, modalities, raw)
+    columns, readable = list(there.columns), there.any(axis=1)
     if not readable.any():
         raise InputError(
             f"{where}: no row has {' or '.join(columns)}, which is all that this model is to read; fill that column "

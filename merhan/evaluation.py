@@ -5,6 +5,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from accelerate import PartialState
 from torch.utils.data import Subset
 from transformers import Trainer, TrainingArguments
 
-from merhan.dataset import Collator, Data, EmotionDataset, distributions, have_votes, load_data, readable
+from merhan.dataset import Collator, Data, EmotionDataset, distributions, given, have_votes, load_data, readable
 from merhan.errors import InputError, require_finite
 from merhan.feature_cache import digest_of_weights
 from merhan.leaks import known_leaks
@@ -94,7 +95,8 @@ def evaluate_split(
         return saved
     dataset = EmotionDataset(part, processor, model.config.label2id, modalities, data.dialogues, **spoil)
     logits, dimensions = estimate(model, processor, dataset, batch_size, quiet=not again)
-    predictions = table_of(part, logits, model.config.id2label)
+    temperatures = temperatures_of(model, part, modalities, processor.modalities)
+    predictions = table_of(part, logits, model.config.id2label).assign(temperature=temperatures)
     for number, dimension in enumerate(model.config.dimensions):
         predictions[f"{dimension}_prediction"] = dimensions[:, number]
     metrics = {"split": split, "condition": condition or "+".join(modalities), "folder": name}
@@ -102,12 +104,14 @@ def evaluate_split(
         predictions, list(model.config.label2id)
     )
     references = np.array(dataset.labels)
-    metrics["calibration"] = calibration(logits, references, model.config.temperature)
+    calibrated = logits / temperatures[:, None]
+    metrics["temperature"] = model.config.temperature.get("+".join(modalities), 1.0)
+    metrics["calibration"] = calibration(calibrated, references)
     metrics["uncalibrated"] = calibration(logits, references)
-    metrics["risk_coverage"] = risk_coverage(logits, references, model.config.temperature)
+    metrics["risk_coverage"] = risk_coverage(calibrated, references)
     if "votes" in part and (voted := have_votes(part, model.config.label2id)).any():
         shares = distributions(part[voted], model.config.label2id)
-        metrics["votes"] = distribution_scores(logits[voted], np.array(shares), model.config.temperature)
+        metrics["votes"] = distribution_scores(calibrated[voted], np.array(shares))
     if model.config.dimensions:
         metrics["dimensions"] = figures_of_dimensions(predictions, model.config.dimensions)
     if PartialState().is_main_process:
@@ -125,7 +129,7 @@ def evaluate_split(
 def _made_of(
     model: MerhanForSequenceClassification, processor: MerhanProcessor, data: Data, part: pd.DataFrame, how: Any
 ) -> str:
-    """Hash of what a result depends on: weights, temperature, preparation, rows, and what was done to them. Of the
+    """Hash of what a result depends on: weights, temperatures, preparation, rows, and what was done to them. Of the
     recordings it holds what the manifest says of them, not their bytes."""
     prepared = {key: value for key, value in vars(processor).items() if isinstance(value, str | int | float | None)}
     rows = part.drop(columns="audio").to_csv(index=False)
@@ -140,13 +144,32 @@ def _saved(path: Path) -> dict[str, Any]:
 def calibrate(
     model: MerhanForSequenceClassification,
     processor: MerhanProcessor,
-    validation: EmotionDataset,
+    validation: pd.DataFrame,
+    dialogues: pd.DataFrame,
     batch_size: int = 16,
 ):
-    """Fit the temperature that the pipeline's scores have, on validation rows, into the model's config."""
-    validation.features.clear()  # test has none either, nor a run that was resumed behind its last stage
-    logits, _ = estimate(model, processor, validation, batch_size)
-    model.config.temperature = fit_temperature(logits, np.array(validation.labels))
+    """Fit the temperatures that the pipeline's scores have, into the model's config.
+
+    One for each choice of modalities, on the validation rows that have them all and with the others taken away: a model
+    that misses one is wrong more often, and does not know by how much.
+    """
+    read, fitted = model.config.modalities, {}
+    for names in (chosen for size in range(1, len(read) + 1) for chosen in combinations(read, size)):
+        rows = validation[given(validation, names, processor.modalities).all(axis=1)]
+        if len(rows):
+            dataset = EmotionDataset(rows, processor, model.config.label2id, names, dialogues)
+            logits, _ = estimate(model, processor, dataset, batch_size)
+            fitted["+".join(names)] = fit_temperature(logits, np.array(dataset.labels))
+    model.config.temperature = fitted
+
+
+def temperatures_of(
+    model: MerhanForSequenceClassification, rows: pd.DataFrame, modalities: Sequence[str], raw: Sequence[str]
+) -> np.ndarray:
+    """`(rows,)`, by what each row has of the modalities that the model is given; as the pipeline has it."""
+    there = given(rows, modalities, raw).set_axis(modalities, axis=1)
+    names = ["+".join(there.columns[row]) for row in there.to_numpy()]
+    return np.array([model.config.temperature.get(name, 1.0) for name in names])
 
 
 def estimate(

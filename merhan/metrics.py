@@ -164,20 +164,19 @@ def fit_temperature(logits: np.ndarray, references: np.ndarray) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x))
 
 
-def calibration(logits: np.ndarray, references: np.ndarray, temperature: float = 1.0, bins: int = 15) -> dict:
+def calibration(logits: np.ndarray, references: np.ndarray, bins: int = 15) -> dict:
     """How far the chance that a model gives to its answer is the share of its answers that are right.
 
     Args:
         logits: `(rows, num_labels)`.
         references: class ids `(rows,)`.
-        temperature: that the logits are divided by.
         bins: of equal width, for the expected calibration error.
 
     Returns:
-        `temperature`, `ece` in [0, 1] (Naeini et al. 2015), `brier` in [0, 2], `log_loss` in nats, `top2` (share of
+        `ece` in [0, 1] (Naeini et al. 2015), `brier` in [0, 2], `log_loss` in nats, `top2` (share of
         rows whose label is among the two likeliest), and the filled bins as lists `confidence, accuracy, count`.
     """
-    chances = softmax(logits.astype(np.float64) / temperature, axis=1)
+    chances = softmax(logits.astype(np.float64), axis=1)
     labels = np.arange(chances.shape[1])
     confidence, right = chances.max(axis=1), chances.argmax(axis=1) == references
     member = np.minimum((confidence * bins).astype(int), bins - 1)
@@ -186,7 +185,6 @@ def calibration(logits: np.ndarray, references: np.ndarray, temperature: float =
     sums = (np.bincount(member, weights=values, minlength=bins)[filled] for values in (confidence, right))
     mean_confidence, accuracy = (total / count[filled] for total in sums)
     return {
-        "temperature": temperature,
         "ece": float((count[filled] * np.abs(accuracy - mean_confidence)).sum() / len(references)),
         "brier": float(brier_score_loss(references, chances, labels=labels, scale_by_half=False)),
         "log_loss": float(log_loss(references, chances, labels=labels)),
@@ -199,18 +197,18 @@ def calibration(logits: np.ndarray, references: np.ndarray, temperature: float =
     }
 
 
-def risk_coverage(logits: np.ndarray, references: np.ndarray, temperature: float = 1.0) -> dict:
+def risk_coverage(logits: np.ndarray, references: np.ndarray) -> dict:
     """How often answers are wrong when only the surest are given (Geifman and El-Yaniv 2017, arXiv 1705.08500).
 
     Args:
-        logits, references, temperature: as [`calibration`] takes them.
+        logits, references: as [`calibration`] takes them.
 
     Returns:
         `coverage` (share of the rows that are answered, from all of them down to about a tenth), `threshold` (the least
         score at which one answers) and `risk` (share of the answers that are wrong) as lists, and `aurc`, the mean risk
         over all coverages.
     """
-    chances = softmax(logits.astype(np.float64) / temperature, axis=1)
+    chances = softmax(logits.astype(np.float64), axis=1)
     confidence, wrong = chances.max(axis=1), chances.argmax(axis=1) != references
     order = np.argsort(-confidence, kind="stable")
     ranked = np.cumsum(wrong[order]) / np.arange(1, len(order) + 1)
@@ -225,13 +223,12 @@ def risk_coverage(logits: np.ndarray, references: np.ndarray, temperature: float
     }
 
 
-def distribution_scores(logits: np.ndarray, shares: np.ndarray, temperature: float = 1.0) -> dict[str, float | int]:
+def distribution_scores(logits: np.ndarray, shares: np.ndarray) -> dict[str, float | int]:
     """How near the scores come to what the raters said, not to their majority alone.
 
     Args:
         logits: `(rows, num_labels)`.
         shares: `(rows, num_labels)`, the share of a row's votes for each label, summing to 1.
-        temperature: that the logits are divided by.
 
     Returns:
         `kl` (divergence of Kullback and Leibler, of the scores from the votes) and `cross_entropy`, means in nats,
@@ -243,7 +240,7 @@ def distribution_scores(logits: np.ndarray, shares: np.ndarray, temperature: flo
     shares = np.asarray(shares, dtype=np.float64)
     if not len(shares) or not (shares >= 0).all() or not np.allclose(shares.sum(axis=1), 1):
         raise ValueError("distribution_scores needs rows of shares, none negative, each row summing to 1.")
-    scores = log_softmax(logits.astype(np.float64) / temperature, axis=1)
+    scores = log_softmax(logits.astype(np.float64), axis=1)
     return {
         "kl": float((xlogy(shares, shares) - shares * scores).sum(axis=1).mean()),
         "cross_entropy": float(-(shares * scores).sum(axis=1).mean()),

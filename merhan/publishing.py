@@ -126,6 +126,7 @@ def card(
         metric=TITLES[public.metric] if chooses_epoch(public, public.stages[-1]) else None,
         results=scores_table(found),
         picture=first["folder"],
+        temperature=first["temperature"],
         calibration=first["calibration"],
         uncalibrated=first["uncalibrated"],
         groups={column: _extremes(groups) for column, groups in first["groups"].items()},

@@ -73,7 +73,8 @@ def write_page(metrics: Mapping[str, Any], predictions: pd.DataFrame, rows: pd.D
         rows: the manifest's, in the order of `predictions`; their sound is played where the corpus may be passed on.
         run: folder whose stages, `provenance.json` and `command.txt` are shown, where they are.
     """
-    chances = softmax(np.stack(predictions["logits"]) / metrics["calibration"]["temperature"], axis=1).max(axis=1)
+    logits = np.stack(predictions["logits"]) / predictions["temperature"].to_numpy()[:, None]
+    chances = softmax(logits, axis=1).max(axis=1)
     wrong = predictions["label"] != predictions["prediction"]
     worst = predictions.assign(confidence=chances)[wrong].nlargest(10, "confidence")
     said = rows.loc[worst.index].reindex(columns=["corpus", "audio", "start", "end", "text"]).to_dict("records")
@@ -128,8 +129,11 @@ def _playable(row: Mapping[str, Any]) -> str | None:
 def calibration_table(metrics: Mapping[str, Any]) -> str:
     """Whether confidence can be trusted, with the fitted temperature and without."""
     rows = [
-        [name, f"{found['temperature']:.2f}", *(f"{found[score]:.3f}" for score in ("ece", "brier", "log_loss"))]
-        for name, found in (("as fitted on validation", metrics["calibration"]), ("none", metrics["uncalibrated"]))
+        [name, f"{temperature:.2f}", *(f"{metrics[kind][score]:.3f}" for score in ("ece", "brier", "log_loss"))]
+        for name, kind, temperature in (
+            ("as fitted on validation", "calibration", metrics["temperature"]),
+            ("none", "uncalibrated", 1.0),
+        )
     ]
     header = ["calibration", "temperature", "expected calibration error", "Brier", "log loss"]
     return markdown_table(header, rows)
@@ -207,10 +211,13 @@ def reliability_picture(metrics: Mapping[str, Any], path: Path):
 
     figure, axes = pyplot.subplots(figsize=(4.5, 4.5), layout="constrained")
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-    for name, color in (("uncalibrated", "0.6"), ("calibration", "tab:blue")):
+    for name, color, temperature in (
+        ("uncalibrated", "0.6", 1.0),
+        ("calibration", "tab:blue", metrics["temperature"]),
+    ):
         bins = metrics[name]["bins"]
         share = np.array(bins["count"]) / sum(bins["count"])
-        label = f"temperature {metrics[name]['temperature']:.2f}, ECE {metrics[name]['ece']:.3f}"
+        label = f"temperature {temperature:.2f}, ECE {metrics[name]['ece']:.3f}"
         axes.plot(bins["confidence"], bins["accuracy"], color=color, linewidth=1)
         axes.scatter(bins["confidence"], bins["accuracy"], s=20 + 400 * share, color=color, label=label)
     axes.legend(loc="upper left", frameon=False, markerscale=0.5)

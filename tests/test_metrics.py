@@ -102,7 +102,7 @@ def test_the_temperature_is_found_and_mends_confidence():
     logits, references = overconfident(3.0)
     found = fit_temperature(logits[:2000], references[:2000])
     assert found == pytest.approx(3.0, rel=0.1)
-    before, after = (calibration(logits[2000:], references[2000:], t) for t in (1.0, found))
+    before, after = (calibration(logits[2000:] / t, references[2000:]) for t in (1.0, found))
     assert after["ece"] < 0.04 < 0.15 < before["ece"]
     assert after["log_loss"] < before["log_loss"] and after["brier"] < before["brier"]
     assert after["top2"] == before["top2"], "the order of the answers stays"
@@ -128,7 +128,7 @@ def test_who_answers_only_when_sure_is_wrong_less_often():
         answered = confidence >= threshold - 1e-12
         assert share == pytest.approx(answered.mean()) and risk == pytest.approx(1 - right[answered].mean())
     assert np.mean(found["risk"][1:]) < found["aurc"] + 0.05 < found["risk"][0]
-    assert risk_coverage(logits, references, temperature=2.0)["risk"] == pytest.approx(found["risk"], abs=0.02)
+    assert risk_coverage(logits / 2, references)["risk"] == pytest.approx(found["risk"], abs=0.02)
 
 
 def test_equal_confidence_is_answered_together():
@@ -141,8 +141,8 @@ def test_distance_from_the_votes_is_scipys():
     rng = np.random.default_rng(0)
     shares, logits = rng.dirichlet(np.ones(4), 30), rng.normal(size=(30, 4))
     shares[0] = [1, 0, 0, 0]
-    scores = softmax(logits / 2, axis=1)
-    found = distribution_scores(logits, shares, temperature=2.0)
+    scores = softmax(logits, axis=1)
+    found = distribution_scores(logits, shares)
     assert found["kl"] == pytest.approx(entropy(shares, scores, axis=1).mean()) and found["n"] == 30
     assert found["cross_entropy"] == pytest.approx(
         log_loss(np.zeros(1), scores[:1], labels=range(4)) / 30

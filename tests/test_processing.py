@@ -277,16 +277,16 @@ def test_pipeline_reads_every_form_of_input(recogniser, tone):
     assert len(recogniser(path, top_k=1)) == 1
 
 
-def test_scores_are_calibrated_by_the_temperature(recogniser, processor):
-    def scores() -> torch.Tensor:
-        found = {one["label"]: one["score"] for one in recogniser(text="the dinner was lovely")}
-        return torch.tensor([found[label] for label in recogniser.model.config.label2id])
-
-    with torch.no_grad():
-        logits = recogniser.model(**processor(text="the dinner was lovely")).logits[0]
-    for temperature in (1.0, 2.5):
-        recogniser.model.config.temperature = temperature
-        torch.testing.assert_close(scores(), (logits / temperature).softmax(-1))
+def test_scores_are_calibrated_by_the_temperature_of_what_is_given(recogniser, processor, tone):
+    said, heard = {"text": "the dinner was lovely"}, {"audio": str(tone("a.wav"))}
+    recogniser.model.config.temperature = {"text": 2.5, "audio+text": 0.4}
+    found = recogniser([said, heard, said | heard])  # one batch
+    for row, scores, temperature in zip((said, heard, said | heard), found, (2.5, 1.0, 0.4), strict=True):
+        with torch.no_grad():
+            logits = recogniser.model(**processor(**row)).logits[0]
+        scores = {one["label"]: one["score"] for one in scores}
+        scores = torch.tensor([scores[label] for label in recogniser.model.config.label2id])
+        torch.testing.assert_close(scores, (logits / temperature).softmax(-1), atol=1e-4, rtol=1e-3)
 
 
 def test_pipeline_batches_equal_single_calls(recogniser, tone):
