@@ -509,7 +509,7 @@ class MerhanMemoCMTFusion(MerhanFusion):
         self.pooling = MerhanPooling(config)
 
     def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
-        return self.pooling(_joined(*self.cross(inputs, maps).values()))
+        return self.pooling(_joined(*reversed(self.cross(inputs, maps).values())))  # words first, for their CLS
 
 
 class MerhanModalityTokensFusion(MerhanFusion):

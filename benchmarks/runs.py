@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common import hardware, publish
 
-from merhan.report import class_table, interval_note, markdown_table, scores_table
+from merhan.report import class_table, interval_note, markdown_table, scores_table, temperatures_note
 
 
 def main():
@@ -59,8 +59,7 @@ def calibrations(found: dict[str, dict]) -> str:
     """One row per evaluation."""
     both = ("uncalibrated", "calibration")
     rows = [
-        [name, f"{one['temperature']:.2f}"]
-        + [f"{one[kind][score]:.3f}" for score in ("ece", "log_loss") for kind in both]
+        [name, temperatures_note(one)] + [f"{one[kind][score]:.3f}" for score in ("ece", "log_loss") for kind in both]
         for name, one in found.items()
     ]
     header = ["run", "temperature", "ECE without", "ECE with", "log loss without", "log loss with"]

@@ -1,6 +1,6 @@
 """Adapters on a frozen backbone, by peft: few weights that train, added to the backbone's own once a stage is over."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,13 +43,19 @@ def add_adapters(
         backbone = getattr(model.merhan, f"{name}_backbone")
         options = {"peft_type": "LORA", "target_modules": "all-linear", **adapters[name]}
         if bypassed := _BYPASSED.get(backbone.config.model_type):
-            options["exclude_modules"] = bypassed
+            options["exclude_modules"] = [*bypassed, *_names(name, options.get("exclude_modules"))]
         with _explained(name):
             added.append(get_peft_model(backbone, get_peft_config(options)))
         if hasattr(backbone, "feature_extractor"):
             # Its input need not be differentiable: nothing below the adapters trains (see stages.freeze).
             backbone.feature_extractor._requires_grad = False
     return added
+
+
+def _names(name: str, excluded: Sequence[str] | None) -> Sequence[str]:
+    if isinstance(excluded, str):
+        raise InputError(f"model.adapters.{name}.exclude_modules: is {excluded!r}; for this backbone give a list.")
+    return excluded or ()
 
 
 def merge_adapters(added: Iterable[PeftModel]):

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import PartialState
+from huggingface_hub.errors import StrictDataclassError
 from torch.utils.data import Subset
 from transformers import Trainer, TrainingArguments
 
@@ -95,8 +96,10 @@ def evaluate_split(
         return saved
     dataset = EmotionDataset(part, processor, model.config.label2id, modalities, data.dialogues, **spoil)
     logits, dimensions = estimate(model, processor, dataset, batch_size, quiet=not again)
-    temperatures = temperatures_of(model, part, modalities, processor.modalities)
-    predictions = table_of(part, logits, model.config.id2label).assign(temperature=temperatures)
+    names = names_of(part, modalities, processor.modalities)
+    temperatures = {name: model.config.temperature.get(name, 1.0) for name in sorted(set(names))}
+    divisors = np.array([temperatures[name] for name in names])
+    predictions = table_of(part, logits, model.config.id2label).assign(temperature=divisors)
     for number, dimension in enumerate(model.config.dimensions):
         predictions[f"{dimension}_prediction"] = dimensions[:, number]
     metrics = {"split": split, "condition": condition or "+".join(modalities), "folder": name}
@@ -104,8 +107,8 @@ def evaluate_split(
         predictions, list(model.config.label2id)
     )
     references = np.array(dataset.labels)
-    calibrated = logits / temperatures[:, None]
-    metrics["temperature"] = model.config.temperature.get("+".join(modalities), 1.0)
+    calibrated = logits / divisors[:, None]
+    metrics["temperatures"] = temperatures
     metrics["calibration"] = calibration(calibrated, references)
     metrics["uncalibrated"] = calibration(logits, references)
     metrics["risk_coverage"] = risk_coverage(calibrated, references)
@@ -163,13 +166,9 @@ def calibrate(
     model.config.temperature = fitted
 
 
-def temperatures_of(
-    model: MerhanForSequenceClassification, rows: pd.DataFrame, modalities: Sequence[str], raw: Sequence[str]
-) -> np.ndarray:
-    """`(rows,)`, by what each row has of the modalities that the model is given; as the pipeline has it."""
-    there = given(rows, modalities, raw).set_axis(modalities, axis=1)
-    names = ["+".join(there.columns[row]) for row in there.to_numpy()]
-    return np.array([model.config.temperature.get(name, 1.0) for name in names])
+def names_of(rows: pd.DataFrame, modalities: Sequence[str], raw: Sequence[str]) -> list[str]:
+    """What each row has of the modalities that the model is given, as `audio+text`."""
+    return ["+".join(np.array(modalities)[there]) for there in given(rows, modalities, raw).to_numpy()]
 
 
 def estimate(
@@ -247,7 +246,7 @@ def by_group(
     few rows, whose scores say little, behind the others."""
     columns = {name: predictions[name].fillna("") for name in GROUPED if name in predictions}
     if "duration" in predictions and predictions["duration"].any():
-        columns["duration"] = pd.cut(predictions["duration"], BANDS, labels=BAND_NAMES).astype(str)
+        columns["duration"] = pd.cut(predictions["duration"], BANDS, labels=BAND_NAMES).astype(object).fillna("")
     found = {}
     for column, values in columns.items():
         names = sorted(set(values) - {""})
@@ -282,6 +281,11 @@ def load_checkpoint(name: str) -> tuple[MerhanForSequenceClassification, MerhanP
         raise InputError(
             f"checkpoint: {name!r} is neither a run, nor a model folder, nor a model on the Hub "
             f"({str(error).strip().splitlines()[0]})"
+        ) from None
+    except StrictDataclassError as error:
+        raise InputError(
+            f"checkpoint: {source}/config.json is not for this version ({' '.join(str(error).split())}); mend that key, "
+            f"or train again."
         ) from None
 
 

@@ -24,9 +24,10 @@ import fcntl
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -117,7 +118,7 @@ def run_experiment(
     if jobs < 1:
         raise InputError(f"--jobs: is {jobs}, should be 1 or more.")
     experiment = read_experiment(path)
-    program = [*(shlex.split(launcher) if launcher else [sys.executable]), str(PROGRAM)]
+    program = [*_launcher(launcher), str(PROGRAM)]
     name = experiment.name
     folder = Path(experiment.output_dir) / name
     if dry_run:
@@ -134,6 +135,16 @@ def run_experiment(
         failures = [said for said in trained if said]
     write_tables(experiment, plan, folder, failures)
     return folder, failures
+
+
+def _launcher(words: str | None) -> list[str]:
+    try:
+        program = shlex.split(words or shlex.quote(sys.executable))
+    except ValueError as error:
+        raise InputError(f"--launcher: {words!r} is no command line ({error}).") from None
+    if shutil.which(program[0]) is None:
+        raise InputError(f"--launcher: there is no program {program[0]!r}; give one, as 'accelerate launch'.")
+    return program
 
 
 def read_experiment(path: str | Path) -> Experiment:
@@ -185,7 +196,16 @@ def plan_runs(experiment: Experiment) -> dict[str, list[Run]]:
     for names in shared.values():
         runs = [_run(experiment, names, fold, seed) for seed in experiment.seeds for fold in folds]
         plan |= dict.fromkeys(names, runs)
+    _refuse_shared_folders(plan)
     return {name: plan[name] for name in experiment.rows}
+
+
+def _refuse_shared_folders(plan: Mapping[str, Sequence[Run]]):
+    owners: dict[Path, tuple[str, Run]] = {}
+    for name, (run, *_) in plan.items():
+        other, same = owners.setdefault(run.folder, (name, run))
+        if same != run:
+            raise InputError(f"rows: {other!r} and {name!r} would both run in {run.folder}; give one another name.")
 
 
 def _folds(folds: Any, data: DataRecipe) -> list[int | None]:
@@ -208,9 +228,12 @@ def _run(experiment: Experiment, names: Sequence[str], fold: int | None, seed: i
     changes = [*experiment.set, *row.set, f"seed={seed}", f'run_name="{name}"', f"output_dir={json.dumps(str(folder))}"]
     changes += [] if fold is None else [f"data.fold={fold}"]
     conditions = frozenset(experiment.rows[one].condition or "" for one in names)
-    if alone := sorted(conditions - {""}):
-        changes.append(f"evaluation.conditions=[{', '.join(alone)}]")
-    return Run(row.config, tuple(changes), conditions, folder / name)
+    return Run(row.config, (*changes, *_evaluated(conditions)), conditions, folder / name)
+
+
+def _evaluated(conditions: Iterable[str]) -> list[str]:
+    alone = sorted(set(conditions) - {""})
+    return [f"evaluation.conditions=[{', '.join(alone)}]"] if alone else []
 
 
 def _recipe(config: str, changes: Sequence[str]) -> Recipe:
@@ -256,8 +279,9 @@ def _train(program: Sequence[str], jobs: int, run: Run) -> str | None:
 
 
 def _rehearse(program: Sequence[str], changes: Sequence[str], name: str, row: Row) -> str | None:
-    _recipe(row.config, [*changes, *row.set, "data.source=null"])  # a rehearsal needs no data
-    words = [*_words(program, row.config, [*changes, *row.set]), "--dry_run"]
+    changes = [*changes, *row.set, *_evaluated([row.condition or ""])]
+    _recipe(row.config, [*changes, "data.source=null"])  # a rehearsal needs no data
+    words = [*_words(program, row.config, changes), "--dry_run"]
     done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     return _failure(name, done.returncode, done.stdout)
 

@@ -22,7 +22,7 @@ from merhan.evaluation import FEWEST_ROWS
 from merhan.history import Stage, stages_of
 from merhan.metrics import SCORES
 from merhan.recipe import BUILT_IN, Recipe, chooses_epoch, save_recipe
-from merhan.report import TITLES, interval_note, scores_table
+from merhan.report import TITLES, interval_note, scores_table, temperatures_note
 from modeling_merhan import MerhanForSequenceClassification
 from processing_merhan import SAMPLING_RATE, MerhanProcessor
 
@@ -126,7 +126,7 @@ def card(
         metric=TITLES[public.metric] if chooses_epoch(public, public.stages[-1]) else None,
         results=scores_table(found),
         picture=first["folder"],
-        temperature=first["temperature"],
+        temperature=temperatures_note(first),
         calibration=first["calibration"],
         uncalibrated=first["uncalibrated"],
         groups={column: _extremes(groups) for column, groups in first["groups"].items()},

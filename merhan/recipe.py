@@ -73,7 +73,7 @@ class ModelRecipe:
     # Modality -> fields of peft's config (`r`, `target_modules`, ..., `peft_type`): in a stage that trains this
     # backbone, adapters train in its place, and are merged into it at the stage's end.
     adapters: dict[str, dict[str, Any]] = field(default_factory=dict)
-    attn_implementation: str = "sdpa"  # or eager, flash_attention_2, ... of transformers
+    attn_implementation: str = "sdpa"  # or eager
 
     @property
     def modalities(self) -> list[str]:
@@ -177,6 +177,7 @@ _OURS = {
     "num_train_epochs": "stages[].epochs",
     "learning_rate": "stages[].learning_rate",
     "seed": "seed",
+    "label_smoothing_factor": "model.config.label_smoothing",
     "metric_for_best_model": "metric",
     "push_to_hub": "hub.repo_id",
     "hub_token": "the environment variable HF_TOKEN",

@@ -96,6 +96,7 @@ def write_page(metrics: Mapping[str, Any], predictions: pd.DataFrame, rows: pd.D
         titles=TITLES,
         mistakes=mistakes,
         votes_note=votes_note(metrics),
+        temperature=temperatures_note(metrics),
         stages=[(stage, curves(stage)) for stage in stages_of(run)],
         provenance=json.loads(provenance.read_text()) if provenance.is_file() else None,
         command=command.read_text().strip() if command.is_file() else None,
@@ -126,13 +127,20 @@ def _playable(row: Mapping[str, Any]) -> str | None:
     return sound(load_audio(row["audio"], *segment(row["start"], row["end"])))
 
 
+def temperatures_note(metrics: Mapping[str, Any]) -> str:
+    """The temperature of the rows, as `1.42`; each with what it is for, where some rows miss a modality."""
+    found = metrics["temperatures"]
+    several = (f"{value:.2f} ({name})" for name, value in found.items())
+    return ", ".join(several) if len(found) > 1 else f"{next(iter(found.values())):.2f}"
+
+
 def calibration_table(metrics: Mapping[str, Any]) -> str:
     """Whether confidence can be trusted, with the fitted temperature and without."""
     rows = [
-        [name, f"{temperature:.2f}", *(f"{metrics[kind][score]:.3f}" for score in ("ece", "brier", "log_loss"))]
+        [name, temperature, *(f"{metrics[kind][score]:.3f}" for score in ("ece", "brier", "log_loss"))]
         for name, kind, temperature in (
-            ("as fitted on validation", "calibration", metrics["temperature"]),
-            ("none", "uncalibrated", 1.0),
+            ("as fitted on validation", "calibration", temperatures_note(metrics)),
+            ("none", "uncalibrated", "1.00"),
         )
     ]
     header = ["calibration", "temperature", "expected calibration error", "Brier", "log loss"]
@@ -212,12 +220,12 @@ def reliability_picture(metrics: Mapping[str, Any], path: Path):
     figure, axes = pyplot.subplots(figsize=(4.5, 4.5), layout="constrained")
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
     for name, color, temperature in (
-        ("uncalibrated", "0.6", 1.0),
-        ("calibration", "tab:blue", metrics["temperature"]),
+        ("uncalibrated", "0.6", "1.00"),
+        ("calibration", "tab:blue", temperatures_note(metrics)),
     ):
         bins = metrics[name]["bins"]
         share = np.array(bins["count"]) / sum(bins["count"])
-        label = f"temperature {temperature:.2f}, ECE {metrics[name]['ece']:.3f}"
+        label = f"temperature {temperature}, ECE {metrics[name]['ece']:.3f}"
         axes.plot(bins["confidence"], bins["accuracy"], color=color, linewidth=1)
         axes.scatter(bins["confidence"], bins["accuracy"], s=20 + 400 * share, color=color, label=label)
     axes.legend(loc="upper left", frameon=False, markerscale=0.5)

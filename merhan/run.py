@@ -33,20 +33,27 @@ def open_run(recipe: Recipe, data: Data, resume: bool = False, overwrite: bool =
         require_same_data(folder, data)  # in every process: one that stopped alone would leave the others waiting
     PartialState().wait_for_everyone()
     if PartialState().is_main_process:
-        if overwrite and (folder / "recipe.yaml").is_file():
-            shutil.rmtree(folder)
         if goes_on:
             save_recipe(recipe, folder / "recipe.yaml")  # what is evaluated and where it goes may differ
         else:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_manifest(data.rows, folder / "manifest.parquet")
-            write_json(folder / "provenance.json", provenance(recipe, data.rows, data.protocol))
-            program = ["python", Path(sys.argv[0]).name, *sys.argv[1:]]
-            (folder / "command.txt").write_text(shlex.join(program) + "\n")
-            # Last, because its presence says that there is a run to resume.
-            save_recipe(recipe, folder / "recipe.yaml")
+            _begin(folder, recipe, data, overwrite)
     PartialState().wait_for_everyone()
     return folder
+
+
+def _begin(folder: Path, recipe: Recipe, data: Data, overwrite: bool):
+    """The folder is there whole or not at all, wherever the process is killed."""
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    if overwrite and folder.is_dir():
+        folder.rename(part)
+        shutil.rmtree(part)
+    part.mkdir(parents=True)
+    write_manifest(data.rows, part / "manifest.parquet")
+    write_json(part / "provenance.json", provenance(recipe, data.rows, data.protocol))
+    (part / "command.txt").write_text(shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]) + "\n")
+    save_recipe(recipe, part / "recipe.yaml")
+    part.rename(folder)
 
 
 def check_run(recipe: Recipe, resume: bool, overwrite: bool):

@@ -96,6 +96,7 @@ def edit(folder):
         ("model.config.layer_mixing=true", "stages[0].cache_features: a cache holds a backbone's last layer"),
         ("model.audio_config.num_mel_bnis=8", "did you mean 'num_mel_bins'?"),
         ("trainer.learning_rate=1", "is not set here but by stages[].learning_rate"),
+        ("trainer.label_smoothing_factor=0.1", "is not set here but by model.config.label_smoothing"),
         ("data.fold=two", "data.fold"),
         ("data.source=[a.csv, 3]", "data.source: ['a.csv', 3] is neither a path or name nor a list of them"),
         ("data.source={a: b}", "is neither a path or name nor a list of them"),
@@ -250,6 +251,10 @@ def test_evaluation(monkeypatch, capsys, folder):
     assert "evaluate on what?" in evaluate("--checkpoint", folder / "gone")
     manifest = ("--manifest", folder / "manifest.csv")
     assert "neither a run, nor a model folder" in evaluate("--checkpoint", folder / "gone", *manifest)
+    (folder / "odd").mkdir()
+    (folder / "odd" / "config.json").write_text('{"model_type": "merhan", "temperature": 1.5}')
+    said = evaluate("--checkpoint", folder / "odd", *manifest)
+    assert "odd/config.json is not for this version" in said and "'temperature'" in said
     said = evaluate("--checkpoint", folder / "gone", *manifest, "--set", "data.corpsu=x")
     assert "did you mean 'data.corpus'?" in said
 

@@ -147,10 +147,14 @@ def test_a_rehearsal_asks_each_row_and_leaves_nothing(experiment):
     (said,) = run(experiment, dry_run=True)
     assert said == "bad: failed with exit code 1\n    it does not fit"
     assert not calls(experiment) and not (experiment / "outputs").exists()
-    path = experiment / "e.yaml"
-    path.write_text(path.read_text().replace("seconds=2]", "seconds=2, 'evaluation.splits=[validation]']"))
-    with pytest.raises(InputError, match=r"evaluation.splits: is \['validation'\], and an experiment compares `test`"):
-        run(experiment, dry_run=True)
+    for one, other, expected in (
+        ("condition: text", "condition: video", "evaluation.conditions: .*video"),
+        ("seconds=2]", "seconds=2, 'evaluation.splits=[validation]']", r"is \['validation'\], and .* compares `test`"),
+    ):
+        path = experiment / "e.yaml"
+        path.write_text(path.read_text().replace(one, other))
+        with pytest.raises(InputError, match=expected):
+            run(experiment, dry_run=True)
 
 
 def test_runs_at_a_time_share_the_cores(experiment, monkeypatch):
@@ -243,6 +247,11 @@ def test_all_folds_are_those_of_the_protocol(experiment, demo):
         ("[0, 7]", "[7, 7]", r"seeds: is \[7, 7\], .*none of them twice"),
         ("name: e", "name: a/e", "name: is 'a/e', should be a plain folder's name"),
         ("name: e", "name: ..", "name: is '..', should be a plain folder's name"),
+        (
+            "  bad: {",
+            '  "bad!": {config: recipe.yaml, set: [data.max_seconds=1]}\n  bad-: {',
+            "'bad!' and 'bad-' would both run in .*bad--fold0-seed0",
+        ),
     ],
 )
 def test_a_wrong_file_stops_before_anything_runs(one, other, expected, experiment):
@@ -255,7 +264,11 @@ def test_a_wrong_file_stops_before_anything_runs(one, other, expected, experimen
         read_experiment(experiment / "gone.yaml")
 
 
-def test_jobs_are_one_or_more(experiment):
+def test_jobs_are_one_or_more_and_a_launcher_is_a_program(experiment):
     with pytest.raises(InputError, match="--jobs: is 0, should be 1 or more"):
         run(experiment, jobs=0)
+    with pytest.raises(InputError, match="--launcher: there is no program 'acclerate'"):
+        run_experiment(experiment / "e.yaml", launcher="acclerate launch")
+    with pytest.raises(InputError, match="--launcher: .* is no command line"):
+        run_experiment(experiment / "e.yaml", launcher="accelerate 'launch")
     assert not calls(experiment)

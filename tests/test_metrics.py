@@ -204,3 +204,6 @@ def test_a_group_of_few_rows_is_not_called_the_worst():
     assert [group["name"] for group in by_group(table, guessed, references, 2)["speaker"]] == ["weak", "good", "lone"]
     table["gender"] = [float("nan")] * 11 + ["female"] * 5 + ["male"] * 5  # pooled with a fold that does not know it
     assert [group["n"] for group in by_group(table, guessed, references, 2)["gender"]] == [5, 5]
+    table["duration"] = [float("nan")] * 10 + [0.5] * 4 + [3.0] * 7
+    found = by_group(table, guessed, references, 2)["duration"]
+    assert {group["name"]: group["n"] for group in found} == {"under 1 s": 4, "2 to 4 s": 7}

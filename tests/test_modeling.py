@@ -240,6 +240,18 @@ def test_attention_maps_come_by_name(implementation, make_model, batch):
     assert outputs.attentions["audio_to_text"][0, :, :, 7:].abs().max() == 0, "padding gets no weight"
 
 
+def test_the_first_position_of_memocmt_is_that_of_the_words(make_model):
+    """Their CLS, as in its public code; the first frame would be silence."""
+    fusion = make_model("layer", fusion="memocmt", pooling="first").merhan.fusion
+    fusion.cross = lambda inputs, maps: inputs
+    frames, tokens = torch.randn(2, 5, 16), torch.randn(2, 3, 16)
+    inputs = {
+        "audio": Modality(frames, torch.ones(2, 5, dtype=torch.bool)),
+        "text": Modality(tokens, torch.ones(2, 3, dtype=torch.bool)),
+    }
+    assert torch.equal(fusion.fuse(inputs, None), fusion.pooling(inputs["text"]))
+
+
 @pytest.mark.parametrize(
     ("name", "maps"),
     [

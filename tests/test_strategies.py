@@ -163,6 +163,17 @@ def test_adapters_go_where_wavlm_calls_them(make_model, batch):
     assert not below.requires_grad, "nothing there trains, so nothing there is kept for a gradient"
 
 
+def test_what_a_recipe_leaves_out_gets_no_adapters(make_model):
+    model = make_model(None)
+    tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    model.merhan.audio_backbone = WavLMModel(WavLMConfig(**tiny, num_conv_pos_embedding_groups=2, layerdrop=0.0))
+    with pytest.raises(InputError, match="exclude_modules: is 'output_dense'; for this backbone give a list"):
+        add_adapters(model, {"audio": {"exclude_modules": "output_dense"}}, ALL)
+    (adapted,) = add_adapters(model, {"audio": {"exclude_modules": ["output_dense"]}}, ALL)
+    names = {name.split(".lora_")[0].rsplit(".", 1)[1] for name, _ in adapted.named_parameters() if ".lora_" in name}
+    assert "intermediate_dense" in names and not names & {"output_dense", "q_proj", "out_proj"}
+
+
 # --- moving average ---
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -20,10 +21,11 @@ from transformers import TrainingArguments
 import evaluate_hf_e2e
 import train_hf_e2e
 from merhan.building import build_model, tiny_audio
-from merhan.dataset import Collator, EmotionDataset
+from merhan.dataset import Collator, Data, EmotionDataset
 from merhan.evaluation import estimate
 from merhan.feature_cache import fingerprint, use_cached_features
-from merhan.recipe import Recipe, StageRecipe, load_recipe
+from merhan.recipe import DataRecipe, Recipe, StageRecipe, load_recipe
+from merhan.run import check_run, open_run
 from merhan.sampling import LengthBucketSampler, padding_share
 from merhan.stages import freeze, frozen_modalities, group_of
 from merhan.trainer import MerhanTrainer, last_checkpoint, load_trained, train_stage
@@ -422,6 +424,20 @@ def test_weights_that_heard_the_test_speakers_are_refused(recipe_file, monkeypat
     said = capsys.readouterr().err
     assert ended.value.code == 2 and "weights: 100.0% of test" in said and "model.audio_backbone" in said
     assert not (tmp_path / "outputs" / "third").exists()
+
+
+def test_a_run_that_is_killed_at_its_beginning_was_never_there(monkeypatch, tmp_path, demo):
+    stages = [StageRecipe(name="warmup", epochs=1, learning_rate={"head": 1e-3})]
+    recipe = Recipe(run_name="x", output_dir=str(tmp_path / "outputs"), data=DataRecipe(source="demo"), stages=stages)
+    data = Data(demo, demo, {"name": "p"}, [], [])
+    for overwrite in (False, True):
+        with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+            killed.setattr("merhan.run.write_json", Mock(side_effect=KeyboardInterrupt))
+            open_run(recipe, data, overwrite=overwrite)
+        assert not (tmp_path / "outputs" / "x").exists()
+        check_run(recipe, resume=True, overwrite=False)
+        folder = open_run(recipe, data, resume=True)
+        assert (folder / "recipe.yaml").is_file() and list(folder.parent.iterdir()) == [folder]
 
 
 KILLED = """
