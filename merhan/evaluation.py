@@ -283,9 +283,9 @@ def load_checkpoint(name: str) -> tuple[MerhanForSequenceClassification, MerhanP
             f"({str(error).strip().splitlines()[0]})"
         ) from None
     except StrictDataclassError as error:
+        said = " ".join(str(error).split())
         raise InputError(
-            f"checkpoint: {source}/config.json is not for this version ({' '.join(str(error).split())}); mend that key, "
-            f"or train again."
+            f"checkpoint: {source}/config.json is not for this version ({said}); mend that key, or train again."
         ) from None
 
 
