@@ -523,7 +523,7 @@ class EmotionRecognitionPipeline(Pipeline):
 
     def _scores(self, batch: Mapping[str, torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
         """Calibrated for what each utterance has."""
-        there = {name: batch[keys[1]].any(dim=1) for name, keys in _INPUTS.items() if keys[1] in batch}
+        there = {name: batch[keys[1]].any(dim=1).tolist() for name, keys in _INPUTS.items() if keys[1] in batch}
         given = ["+".join(name for name in there if there[name][row]) for row in range(len(logits))]
         temperatures = [self.model.config.temperature.get(names, 1.0) for names in given]
         return (logits.float() / logits.new_tensor(temperatures, dtype=torch.float)[:, None]).softmax(dim=-1)

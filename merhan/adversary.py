@@ -33,9 +33,9 @@ class Adversary(nn.Module):
     classes come with the batch as `adversary_labels` (batch,), and its loss is added to the model's.
 
     The game has its trap: where the model moves faster than the adversary, it does not forget the column but moves it
-    about, and a fresh probe reads it no worse than before. On toy data Adam falls into it with its usual momentum, and
-    forgets with half of it (`BETA`, as Radford et al. 2016, arXiv 1511.06434, train adversaries) against an adversary
-    ten times as fast; so does SGD, as in the paper.
+    about, and a fresh probe reads it no worse than before. On toy data Adam falls into it with its usual momentum of
+    0.9, and forgets with 0.5 (`BETA`, with which Radford et al. 2016, arXiv 1511.06434, trained adversaries) against an
+    adversary ten times as fast; so does SGD, as in the paper.
 
     Args:
         hidden_size: width of the fused utterance.
