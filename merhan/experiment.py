@@ -131,8 +131,8 @@ def run_experiment(
     missing = [run for run in runs if not _is_done(run)]
     print(f"{name}: {len(runs)} runs, {len(runs) - len(missing)} of them are there", flush=True)
     with ThreadPoolExecutor(jobs) as pool:
-        trained = tqdm(pool.map(partial(_train, program, jobs), missing), name, len(missing), unit="run")
-        failures = [said for said in trained if said]
+        trained = pool.map(partial(_train, program, jobs), missing)
+        failures = [said for said in tqdm(trained, name, len(missing), unit="run", disable=not missing) if said]
     write_tables(experiment, plan, folder, failures)
     return folder, failures
 
