@@ -136,7 +136,8 @@ def _made_of(
     recordings it holds what the manifest says of them, not their bytes."""
     prepared = {key: value for key, value in vars(processor).items() if isinstance(value, str | int | float | None)}
     rows = part.drop(columns="audio").to_csv(index=False)
-    told = [digest_of_weights(model).hexdigest(), model.config.temperature, prepared, rows, data.protocol, how]
+    temperatures = sorted(model.config.temperature.items())  # which a saved config orders anew
+    told = [digest_of_weights(model).hexdigest(), temperatures, prepared, rows, data.protocol, how]
     return hashlib.sha256(repr([*told, data.dialogues["text"].tolist()]).encode()).hexdigest()[:16]
 
 
