@@ -3,13 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.installed
 
-.PHONY: help quickstart test lint format
+.PHONY: help quickstart test lint structure docs format
 
 help:
 	@echo "make quickstart   set up, train the demo in two stages, evaluate, report"
 	@echo "make test         set up and run the tests"
-	@echo "make lint         ruff, and mlinter on the two files that travel to the Hub"
-	@echo "make format       let ruff mend what it can"
+	@echo "make lint         ruff, mypy, and mlinter on the two model files"
+	@echo "make structure    print function lengths, dense expressions, import direction, words"
+	@echo "make docs         build the documentation site into site/"
+	@echo "make format       format the code, and fix what ruff can fix"
 
 $(SETUP): requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -26,7 +28,14 @@ test: $(SETUP)
 lint: $(SETUP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/python tests/lint_hub_files.py
+
+structure: $(SETUP)
+	$(BIN)/python benchmarks/structure.py
+
+docs: $(SETUP)
+	$(BIN)/mkdocs build --strict
 
 format: $(SETUP)
 	$(BIN)/ruff check --fix .

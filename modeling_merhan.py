@@ -22,9 +22,9 @@
           |  pool over time                            |  pool over time
           +-- sum, norm -> logits (batch, num_labels) -+
 
-A tensor and its mask travel together from backbone to pooling, so padding never reaches a result. A row without audio
-or without words gets one learned token in its place. After Zhang et al. 2023, "Multimodal emotion recognition based on
-audio and text by using hybrid attention networks", Biomed. Signal Process. Control 85:105052.
+A tensor and its mask are passed together from backbone to pooling, so that padding does not change a result. A row
+without audio or without text gets one learned token in its place. After Zhang et al. 2023, "Multimodal emotion
+recognition based on audio and text by using hybrid attention networks", Biomed. Signal Process. Control 85:105052.
 
 This file is copied beside every checkpoint and loads alone: it imports nothing of this project.
 """
@@ -33,7 +33,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 import torchaudio.functional
@@ -52,8 +52,8 @@ from transformers.utils import ModelOutput
 @strict
 class MerhanAudioConfig(PreTrainedConfig):
     r"""
-    The light audio backbone, for people without a pretrained one or without a GPU: log-mel or MFCC computed inside the
-    model, strided convolutions over time, and a small transformer. It trains from scratch.
+    Configuration of [`MerhanAudioModel`], a light speech backbone that trains from scratch: log-mel or MFCC
+    features that are computed inside the model, strided convolutions over time, and a small transformer.
     """
 
     model_type = "merhan_audio"
@@ -64,9 +64,9 @@ class MerhanAudioConfig(PreTrainedConfig):
     frame_shift: int = 160  # samples from one window to the next, 10 ms
     fft_length: int = 512
     num_mel_bins: int = 64  # bands between 20 Hz and half the sampling rate
-    num_mfcc: int = 40  # cepstral coefficients kept, read for "mfcc" only
-    conv_kernel: tuple[int, ...] | list[int] = (5, 5)  # of each convolution, in frames, odd
-    conv_stride: tuple[int, ...] | list[int] = (2, 2)  # of each convolution, in frames
+    num_mfcc: int = 40  # number of cepstral coefficients, for "mfcc" only
+    conv_kernel: tuple[int, ...] | list[int] = (5, 5)  # size of each convolution in frames, odd
+    conv_stride: tuple[int, ...] | list[int] = (2, 2)  # stride of each convolution in frames
     hidden_size: int = 128
     num_hidden_layers: int = 3
     num_attention_heads: int = 4
@@ -81,21 +81,23 @@ class MerhanAudioConfig(PreTrainedConfig):
     mask_feature_length: int = 12  # widest frequency mask, in bands
 
     def validate_convolutions(self):
-        """Each convolution has a kernel and a stride, and an odd kernel, which keeps frames in their places."""
+        """Kernels and strides must be equally many, and kernels odd, because those do not shift frames."""
         if len(self.conv_kernel) != len(self.conv_stride) or not all(kernel % 2 for kernel in self.conv_kernel):
             raise ValueError(
-                f"conv_kernel {self.conv_kernel} and conv_stride {self.conv_stride} must be of one length, kernels odd."
+                f"conv_kernel {self.conv_kernel} and conv_stride {self.conv_stride} must have equal lengths, and "
+                f"kernels must be odd."
             )
 
     @property
     def feature_size(self) -> int:
-        """Width of one spectral frame: its features, seen in two ways."""
-        return 2 * (self.num_mel_bins if self.feature_type == "log_mel" else self.num_mfcc)
+        """Width of one spectral frame, which holds its features in two normalisations."""
+        width = self.num_mel_bins if self.feature_type == "log_mel" else self.num_mfcc
+        return 2 * width
 
 
 @strict
 class MerhanFeaturesConfig(PreTrainedConfig):
-    """In a backbone's place: the model has none, and is given features of this width (emotion2vec, for one)."""
+    """Takes the place of a backbone's config where the model reads stored features, as those of emotion2vec."""
 
     model_type = "merhan_features"
 
@@ -112,17 +114,18 @@ class MerhanConfig(PreTrainedConfig):
 
     model_type = "merhan"
     sub_configs = {"audio_config": AutoConfig, "text_config": AutoConfig}
-    # Trainer.predict must return the logits alone, or logits and dimensions.
+    # So that Trainer.predict returns the logits alone, or logits and dimensions.
     keys_to_ignore_at_inference = ["pooler_output", "attentions"]
 
-    # Backbones; None gives a model of the other modality alone. Speech: the wav2vec2 family (wav2vec2, HuBERT, WavLM,
-    # ...) or `MerhanAudioConfig`. Text: RoBERTa, BERT, DistilBERT, ... Either: `MerhanFeaturesConfig`.
+    # Configs of the backbones; without one, the model reads the other modality alone. Speech: the wav2vec2 family
+    # (wav2vec2, HuBERT, WavLM, ...) or `MerhanAudioConfig`. Text: RoBERTa, BERT, DistilBERT, ... Either:
+    # `MerhanFeaturesConfig`.
     audio_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
     fusion: str = "hybrid"  # a key of `FUSIONS`
-    fusion_parts: list[str] | tuple[str, ...] = ("local", "cross", "global")  # of the hybrid, to leave some out
+    fusion_parts: list[str] | tuple[str, ...] = ("local", "cross", "global")  # attention layers of the hybrid fusion
     pooling: str = "statistics"  # how a sequence becomes a vector, see `MerhanPooling`
-    layer_mixing: bool = False  # read a learned mixture of all of a backbone's layers in place of the last one
+    layer_mixing: bool = False  # read a learned weighted sum of all layers of a backbone in place of the last one
     hidden_size: int = 256  # width of the fusion
     num_attention_heads: int = 4
     intermediate_size: int = 512
@@ -130,77 +133,81 @@ class MerhanConfig(PreTrainedConfig):
     hidden_dropout: float | int = 0.1
     attention_dropout: float | int = 0.1
     classifier_dropout: float | int = 0.1
-    # In training, the share of the rows with both modalities that lose one, so that one model serves either and both.
+    # In training, the share of the rows with both modalities that lose one, so that the model also reads either alone.
     modality_dropout: float | int = 0.0
     layer_norm_eps: float | int = 1e-5
     initializer_range: float | int = 0.02
-    label_smoothing: float | int = 0.0  # share of the target spread evenly over all labels
+    label_smoothing: float | int = 0.0  # share of the target that is spread uniformly over all labels
     focal_gamma: float | int = 0.0  # focusing exponent, 0 = cross-entropy (arXiv 1708.02002)
-    class_weights: list[float | int] | tuple[float | int, ...] | None = None  # a factor per label on its rows' loss
-    dimensions: list[str] | tuple[str, ...] = ()  # what a second head estimates, as ["valence", "arousal", "dominance"]
-    dimension_weight: float | int = 1.0  # of their loss, beside the labels'
-    # What the pipeline divides logits by before the softmax, so that its scores are chances that can be trusted: for
-    # "audio+text", "audio" and "text" each its own, 1 where there is none; fitted on validation after training (Guo et
-    # al. 2017, arXiv 1706.04599). `logits` are as before it.
+    class_weights: list[float | int] | tuple[float | int, ...] | None = None  # factor per label on the loss of its rows
+    dimensions: list[str] | tuple[str, ...] = ()  # outputs of a second head, as ["valence", "arousal", "dominance"]
+    dimension_weight: float | int = 1.0  # factor on the loss of the dimensions
+    # Temperatures by which the pipeline divides the logits before the softmax, so that its scores are calibrated: one
+    # each for "audio+text", "audio" and "text", 1 by default; fitted on validation rows after training (Guo et al.
+    # 2017, arXiv 1706.04599). The model's `logits` are not divided.
     temperature: dict[str, float | int] = field(default_factory=dict)
 
     def __post_init__(self, **kwargs):
         for name in self.sub_configs:
-            if isinstance(values := getattr(self, name), dict):
+            values = getattr(self, name)
+            if isinstance(values, dict):
                 setattr(self, name, AutoConfig.for_model(**values))
         super().__post_init__(**kwargs)
 
     def validate_choices(self):
-        """Fusion, its parts and pooling are among those that there are."""
+        """Fusion, its parts and pooling must be known ones."""
         for name, known in CHOICES.items():
-            given = getattr(self, name)
-            if unknown := {given} - set(known) if isinstance(given, str) else set(given) - set(known):
-                raise ValueError(f"{name}: there is no {', '.join(sorted(unknown))}, but {', '.join(known)}.")
+            value = getattr(self, name)
+            chosen = {value} if isinstance(value, str) else set(value)
+            if not chosen <= set(known):
+                unknown = ", ".join(sorted(chosen - set(known)))
+                raise ValueError(f"{name}: unknown {unknown}; known are {', '.join(known)}.")
 
     @property
     def modalities(self) -> list[str]:
-        """What the model reads: `["audio", "text"]`, `["audio"]` or `["text"]`."""
+        """The modalities that the model reads: `["audio", "text"]`, `["audio"]` or `["text"]`."""
         return [name for name in ("audio", "text") if getattr(self, f"{name}_config") is not None]
 
 
 class Modality(NamedTuple):
-    """What one modality gives for a batch, and where it is real."""
+    """The sequence of one modality for a batch, with its mask."""
 
     states: Tensor  # (batch, length, width)
-    mask: Tensor  # (batch, length) bool, True = real
-    present: Tensor | None = None  # (batch, 1) bool, False = a learned token stands in; known to the fusion alone
+    mask: Tensor  # (batch, length) bool, False = padding
+    present: Tensor | None = None  # (batch, 1) bool, False = a learned token replaces the modality; set by the fusion
 
 
 Backbone = PreTrainedModel | None
 Modalities = dict[str, Modality]
-Maps = dict[str, Tensor] | None  # attention weights by name, None where nobody asks for them
+Maps = dict[str, Tensor] | None  # attention weights by name, None if they are not requested
 
 
 @dataclass
 class MerhanModelOutput(ModelOutput):
-    """What [`MerhanModel`] gives. With `output_attentions=True`, attention weights by name, each `(batch, heads,
-    queries, keys)` after softmax, 0 on padded keys; what a padded query attends to means nothing. Of the hybrid:
-    `audio_local`, `text_local`, `audio_to_text` (frames query tokens), `text_to_audio`, `global` (frames, tokens)."""
+    """Output of [`MerhanModel`]. With `output_attentions=True`, attention weights by name, each `(batch, heads,
+    queries, keys)` after softmax, 0 on padded keys; rows of padded queries have no meaning. Of the hybrid fusion:
+    `audio_local`, `text_local`, `audio_to_text` (frames are the queries), `text_to_audio`, `global` (frames, then
+    tokens)."""
 
-    pooler_output: torch.FloatTensor | None = None  # (batch, hidden_size), the fused utterance
-    attentions: dict[str, torch.FloatTensor] | None = None
+    pooler_output: Tensor | None = None  # (batch, hidden_size), the fused representation
+    attentions: dict[str, Tensor] | None = None
 
 
 @dataclass
 class MerhanSequenceClassifierOutput(ModelOutput):
-    """What [`MerhanForSequenceClassification`] gives, [`MerhanModelOutput`] included."""
+    """Output of [`MerhanForSequenceClassification`]; the last two fields are those of [`MerhanModelOutput`]."""
 
-    loss: torch.FloatTensor | None = None  # with `labels`: the plain mean over the rows
-    logits: torch.FloatTensor | None = None  # (batch, num_labels), before softmax
-    dimensions: torch.FloatTensor | None = None  # (batch, config.dimensions), on the scale they were given on
-    pooler_output: torch.FloatTensor | None = None
-    attentions: dict[str, torch.FloatTensor] | None = None
+    loss: Tensor | None = None  # with `labels`: the plain mean over the rows
+    logits: Tensor | None = None  # (batch, num_labels), before softmax and temperature
+    dimensions: Tensor | None = None  # (batch, config.dimensions), on the scale of the training annotations
+    pooler_output: Tensor | None = None
+    attentions: dict[str, Tensor] | None = None
 
 
 def eager_attention_forward(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, **options
 ) -> tuple[Tensor, Tensor]:
-    """Attention that shows its weights. The mask is additive, or boolean (True = attend) as sdpa wants it."""
+    """Attention that returns its weights. The mask is additive, or boolean with True = attend, as for sdpa."""
     scores = torch.matmul(query, key.transpose(2, 3)) * scaling
     if mask is not None:
         hidden = ~mask if mask.dtype == torch.bool else mask < 0
@@ -216,11 +223,11 @@ class MerhanAttention(nn.Module):
     def __init__(self, config: MerhanConfig | MerhanAudioConfig):
         super().__init__()
         if config.hidden_size % config.num_attention_heads:
-            raise ValueError(f"hidden_size {config.hidden_size} is no multiple of num_attention_heads.")
+            raise ValueError(f"hidden_size {config.hidden_size} must be a multiple of num_attention_heads.")
         self.config = config
         self.head_dim = config.hidden_size // config.num_attention_heads
         self.scaling = self.head_dim**-0.5
-        # The interface is causal unless told otherwise (hf_v5 F9: sdpa and eager would differ without an error).
+        # transformers' sdpa attention is causal if there is neither a mask nor this attribute, unlike eager attention.
         self.is_causal = False
         self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
@@ -230,7 +237,8 @@ class MerhanAttention(nn.Module):
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None, keys: Tensor, output_attentions: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """`(batch, queries, hidden)` over `(batch, keys, hidden)`; weights come back only when asked for."""
+        """Attend from `(batch, queries, hidden)` to `keys` `(batch, keys, hidden)`; weights are None unless
+        requested."""
         interface: Callable = eager_attention_forward
         if not output_attentions:
             interface = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
@@ -242,7 +250,7 @@ class MerhanAttention(nn.Module):
 
 
 class MerhanBlock(GradientCheckpointingLayer):
-    """Pre-norm attention and feed-forward, each with a residual. Without `keys` it attends to itself."""
+    """Pre-norm attention and feed-forward layer, each with a residual connection; self-attention without `keys`."""
 
     def __init__(self, config: MerhanConfig | MerhanAudioConfig):
         super().__init__()
@@ -266,15 +274,16 @@ class MerhanBlock(GradientCheckpointingLayer):
 
 
 class MerhanPooling(nn.Module):
-    """A sequence as one vector, padding aside: attentive mean and deviation (`statistics`, Okabe et al. 2018, arXiv
-    1803.10963), the attentive mean alone (`attention`), the same with equal weights (`mean_std`, `mean`), the first
-    position (`first`, RoBERTa's `<s>`), or each feature's extreme (`min`, `max`)."""
+    """Pools a sequence into one vector, ignoring padding: attention-weighted mean and standard deviation (`statistics`,
+    Okabe et al. 2018, arXiv 1803.10963), the weighted mean alone (`attention`), the same with equal weights
+    (`mean_std`, `mean`), the first position (`first`, RoBERTa's `<s>`), or the extreme of each feature (`min`,
+    `max`)."""
 
     def __init__(self, config: MerhanConfig):
         super().__init__()
         self.kind = config.pooling
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        # CODEPATH: equal weights need no parameters, and one that no loss reaches is what DDP does not forgive.
+        # CODEPATH: equal weights need no parameters, and DDP fails on parameters without a gradient.
         if self.kind in ("statistics", "attention"):
             self.query = nn.Linear(config.hidden_size, config.hidden_size)
             self.score = nn.Linear(config.hidden_size, 1)
@@ -289,13 +298,14 @@ class MerhanPooling(nn.Module):
             return self.dense(sign * (sign * states).masked_fill(~mask, torch.finfo(states.dtype).min).amax(dim=1))
         if self.kind == "first":
             mask = mask & (mask.cumsum(dim=1) == 1)
-        learned = self.kind in ("statistics", "attention")
-        scores = self.score(torch.tanh(self.query(states))).float() if learned else torch.zeros_like(mask).float()
+        scores = torch.zeros_like(mask).float()
+        if self.kind in ("statistics", "attention"):
+            scores = self.score(torch.tanh(self.query(states))).float()
         weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(dim=1)
         pooled = mean = (weights * states).sum(dim=1)
         if self.kind in ("statistics", "mean_std"):
             variance = (weights * (states - mean[:, None]) ** 2).sum(dim=1)
-            # The floor keeps the square root's slope finite where a sequence has one position.
+            # The lower bound keeps the gradient of the square root finite for a sequence of one position.
             pooled = torch.cat([mean, variance.clamp(min=1e-5).sqrt()], dim=-1)
         return self.dense(pooled.to(self.dense.weight.dtype))
 
@@ -304,15 +314,16 @@ class MerhanPooling(nn.Module):
 
 
 class MerhanFusion(nn.Module):
-    """What all fusions share: one width, a learned token in place of a missing modality, attention that is recorded.
+    """Base of all fusions: projection to one width, a learned token for a missing modality, recording of attention
+    maps.
 
-    A fusion is a subclass with a line in `FUSIONS` and `fuse`: all of the model's modalities at one width, each with a
-    real position in every row -> `(batch, hidden)`. What else it has, it makes in `extend`; raw parameters of its own
-    start as small noise.
+    A subclass is listed in `FUSIONS` and implements `fuse`, which gets every modality of the model at one width, with
+    at least one unmasked position in every row, and returns `(batch, hidden)`. It creates further modules in `extend`;
+    its own raw parameters are initialised with small random values.
     """
 
-    # Part -> what makes it of the config: each modality has its own, as `audio_<part>`. And what makes cross attention.
-    own: dict[str, Callable[[MerhanConfig], nn.Module]] = {"pooling": MerhanPooling}
+    # Name -> factory of a module that each modality gets, as `audio_<name>`; and the factory of cross attention.
+    own: dict[str, Callable[[MerhanConfig], nn.Module | nn.Parameter]] = {"pooling": MerhanPooling}
     crossing: Callable[[MerhanConfig], nn.Module] | None = None
 
     def __init__(self, config: MerhanConfig):
@@ -321,7 +332,8 @@ class MerhanFusion(nn.Module):
         # CODEPATH: a single-modality checkpoint has neither the other modality's modules nor cross attention.
         for name in config.modalities:
             source = getattr(config, f"{name}_config")
-            # CODEPATH: a wav2vec2 with an adapter on top (facebook/wav2vec2-xls-r-300m-en-to-15) has another width.
+            # CODEPATH: a wav2vec2 with an adapter on top (facebook/wav2vec2-xls-r-300m-en-to-15) has another output
+            # width.
             width = source.output_hidden_size if getattr(source, "add_adapter", False) else source.hidden_size
             setattr(self, f"{name}_projection", nn.Linear(width, config.hidden_size))
             setattr(self, f"missing_{name}", nn.Parameter(torch.empty(config.hidden_size)))
@@ -333,14 +345,18 @@ class MerhanFusion(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def extend(self, config: MerhanConfig):
-        """Modules and parameters of this fusion alone."""
+        """Create the modules and parameters of this fusion alone."""
 
     def forward(self, inputs: Modalities, maps: Maps = None) -> Tensor:
-        """Backbone outputs (an absent key: every row lacks that modality) -> `(batch, hidden)`; `maps` is filled."""
+        """Fuse backbone outputs (without a key: no row has that modality) into `(batch, hidden)`; fills `maps`."""
         return self.norm(self.fuse({name: self._project(name, inputs) for name in self.config.modalities}, maps))
 
+    def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
+        """Fuse projected modalities into `(batch, hidden)`."""
+        raise NotImplementedError
+
     def attend(self, maps: Maps, name: str, block: nn.Module, query: Modality, key: Modality) -> Modality:
-        """`query` over `key`; the weights go into `maps` under a name."""
+        """Attend from `query` to `key`; the weights are stored in `maps` under `name`."""
         mask = create_bidirectional_mask(self.config, query.states, key.mask.long(), encoder_hidden_states=key.states)
         states, weights = block(query.states, mask, key.states, maps is not None)
         if maps is not None:
@@ -348,7 +364,7 @@ class MerhanFusion(nn.Module):
         return query._replace(states=states)
 
     def cross(self, inputs: Modalities, maps: Maps) -> Modalities:
-        """Each modality over the other one, where there is cross attention; else they stay as they are."""
+        """Attend from each modality to the other one; without cross attention the inputs are returned."""
         if not hasattr(self, "audio_to_text"):
             return inputs
         audio, text = inputs["audio"], inputs["text"]
@@ -356,13 +372,13 @@ class MerhanFusion(nn.Module):
         return {"audio": frames, "text": self.attend(maps, "text_to_audio", self.text_to_audio, text, audio)}
 
     def pool(self, inputs: Modalities) -> list[Tensor]:
-        """Each modality by its own pooling, `(batch, hidden)` each."""
+        """Pool each modality, `(batch, hidden)` each."""
         return [getattr(self, f"{name}_pooling")(modality) for name, modality in inputs.items()]
 
     def _project(self, name: str, inputs: Modalities) -> Modality:
-        """Project one modality; a row of it without any real position becomes the learned token, with a live mask.
+        """Project one modality, and replace rows that are padding throughout by the learned token, unmasked.
 
-        (A fully masked row would be zeros under sdpa and the mean of its padding under eager: hf_v5 F10.)
+        (For a fully masked row sdpa returns zeros and eager attention the mean of the padding.)
         """
         token = getattr(self, f"missing_{name}")
         if name not in inputs:
@@ -377,19 +393,19 @@ class MerhanFusion(nn.Module):
 
 
 def _learned(tokens: Tensor, like: Modality) -> Modality:
-    """Learned `(length, hidden)` as a sequence for every row of a batch."""
+    """Learned tokens `(length, hidden)`, repeated for every row of a batch."""
     tokens = tokens.expand(len(like.mask), -1, -1)
     return Modality(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 
 
 def _joined(*parts: Modality) -> Modality:
-    """Sequences one after another."""
+    """Concatenate sequences over time."""
     return Modality(torch.cat([part.states for part in parts], dim=1), torch.cat([part.mask for part in parts], dim=1))
 
 
 class MerhanHybridFusion(MerhanFusion):
-    """Local attention within each modality, cross attention between them, global attention over both: the MER-HAN paper
-    (Zhang et al. 2023), melike1818/MultimodalEmotionRecognition."""
+    """Local attention within each modality, cross attention between them, global attention over both (Zhang et al.
+    2023; melike1818/MultimodalEmotionRecognition)."""
 
     def __init__(self, config: MerhanConfig):
         self.parts = config.fusion_parts
@@ -402,19 +418,22 @@ class MerhanHybridFusion(MerhanFusion):
             self.global_attention = MerhanBlock(config)
 
     def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
-        for name, one in inputs.items() if "local" in self.parts else ():
-            inputs[name] = self.attend(maps, f"{name}_local", getattr(self, f"{name}_local"), one, one)
+        if "local" in self.parts:
+            for name, modality in inputs.items():
+                block = getattr(self, f"{name}_local")
+                inputs[name] = self.attend(maps, f"{name}_local", block, modality, modality)
         inputs = self.cross(inputs, maps)
         if "global" in self.parts:
-            both = _joined(*inputs.values())
-            both = self.attend(maps, "global", self.global_attention, both, both)
-            parts = both.states.split([modality.mask.shape[1] for modality in inputs.values()], dim=1)
-            inputs = {name: one._replace(states=part) for (name, one), part in zip(inputs.items(), parts, strict=True)}
-        return sum(self.pool(inputs))
+            joint = _joined(*inputs.values())
+            joint = self.attend(maps, "global", self.global_attention, joint, joint)
+            parts = joint.states.split([modality.mask.shape[1] for modality in inputs.values()], dim=1)
+            for (name, modality), states in zip(inputs.items(), parts, strict=True):
+                inputs[name] = modality._replace(states=states)
+        return torch.stack(self.pool(inputs)).sum(dim=0)
 
 
 class MerhanConcatFusion(MerhanFusion):
-    """Early fusion: pooled modalities side by side, through an MLP. union-point/emotion_detection, `early_fusion`."""
+    """Pooled modalities, concatenated and passed through an MLP (union-point/emotion_detection, `early_fusion`)."""
 
     def extend(self, config: MerhanConfig):
         self.intermediate = nn.Linear(len(config.modalities) * config.hidden_size, config.intermediate_size)
@@ -428,8 +447,8 @@ class MerhanConcatFusion(MerhanFusion):
 
 
 class MerhanCrossFusion(MerhanConcatFusion):
-    """Frames attend to tokens and tokens to frames, then as `concat`. wasef-c/Emotion2VecBert (there over one key,
-    which is no attention); MulT, Tsai et al. 2019, arXiv 1906.00295."""
+    """Frames attend to tokens and tokens to frames, then `concat` (MulT, Tsai et al. 2019, arXiv 1906.00295;
+    wasef-c/Emotion2VecBert, there with a single key)."""
 
     crossing = MerhanBlock
 
@@ -438,8 +457,9 @@ class MerhanCrossFusion(MerhanConcatFusion):
 
 
 class MerhanFineGrainedFusion(MerhanConcatFusion):
-    """Each frame x beside the words y that attention aligns with it, each token beside its frames, then as `concat`.
-    union-point/emotion_detection; Xu et al. 2019, arXiv 1909.05645; `[x, y, x - y, x y]` of ESIM, arXiv 1609.06038."""
+    """Each frame x is compared with the text y that attention aligns with it, each token with its frames, then `concat`
+    (union-point/emotion_detection; Xu et al. 2019, arXiv 1909.05645; `[x, y, x - y, x y]` of ESIM, arXiv
+    1609.06038)."""
 
     own = MerhanFusion.own | {"comparison": lambda config: nn.Linear(4 * config.hidden_size, config.hidden_size)}
     crossing = MerhanAttention
@@ -454,15 +474,15 @@ class MerhanFineGrainedFusion(MerhanConcatFusion):
 
 
 class MerhanAttentionPoolingFusion(MerhanConcatFusion):
-    """A learned query reads each modality, then as `concat`; `pooling` plays no part. union-point/emotion_detection,
-    there with one head and no mask; Lee et al. 2019, arXiv 1810.00825."""
+    """A learned query attends to each modality, then `concat`; `pooling` is not used (Lee et al. 2019, arXiv
+    1810.00825; union-point/emotion_detection, there with one head and without a mask)."""
 
     own = {"reader": MerhanBlock, "query": lambda config: nn.Parameter(torch.empty(1, config.hidden_size))}
 
     def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
-        for name, one in inputs.items():
-            query = _learned(getattr(self, f"{name}_query"), one)
-            inputs[name] = self.attend(maps, f"{name}_pooling", getattr(self, f"{name}_reader"), query, one)
+        for name, modality in inputs.items():
+            query = _learned(getattr(self, f"{name}_query"), modality)
+            inputs[name] = self.attend(maps, f"{name}_pooling", getattr(self, f"{name}_reader"), query, modality)
         return super().fuse(inputs, maps)
 
     def pool(self, inputs: Modalities) -> list[Tensor]:
@@ -470,11 +490,12 @@ class MerhanAttentionPoolingFusion(MerhanConcatFusion):
 
 
 class MerhanGatedFusion(MerhanFusion):
-    """A gate per feature and modality, read from the utterance's statistics, without context. SMIL-SPCRAS/MER (with
-    `pooling: mean_std`); Arevalo et al. 2017, arXiv 1702.01992, whose sigmoid is a softmax over two."""
+    """A gate per feature and modality, computed from the pooled utterance (Arevalo et al. 2017, arXiv 1702.01992, whose
+    sigmoid is a softmax over two; SMIL-SPCRAS/MER, with `pooling: mean_std`)."""
 
     def extend(self, config: MerhanConfig):
-        self.gate = nn.Linear(*[len(config.modalities) * config.hidden_size] * 2)
+        width = len(config.modalities) * config.hidden_size
+        self.gate = nn.Linear(width, width)
 
     def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
         pooled = torch.stack(self.pool(inputs), dim=1)
@@ -483,15 +504,15 @@ class MerhanGatedFusion(MerhanFusion):
 
 
 class MerhanAdaptiveFusion(MerhanFusion):
-    """Modalities weighted by how reliable each is in this utterance and by whether it is there (the map `modalities`).
-    Both are learned, the latter from `modality_dropout`. wasef-c/Emotion2VecBert, there a switch between branches."""
+    """Modalities weighted by their estimated reliability and by their presence (attention map `modalities`); the latter
+    is learned through `modality_dropout` (wasef-c/Emotion2VecBert, there by a switch between branches)."""
 
     def extend(self, config: MerhanConfig):
         self.reliability = nn.Linear(config.hidden_size + 1, 1)
 
     def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
         pooled = torch.stack(self.pool(inputs), dim=1)
-        present = torch.stack([one.present for one in inputs.values()], dim=1).to(pooled.dtype)
+        present = torch.stack([cast(Tensor, modality.present) for modality in inputs.values()], dim=1).to(pooled.dtype)
         weights = self.reliability(torch.cat([pooled, present], dim=-1)).softmax(dim=1)
         if maps is not None:
             maps["modalities"] = weights.mT[:, None]
@@ -499,8 +520,8 @@ class MerhanAdaptiveFusion(MerhanFusion):
 
 
 class MerhanMemoCMTFusion(MerhanFusion):
-    """Cross-modal transformer, then one pooling over frames and tokens together: `first` (its CLS), `min` (its best),
-    `max` or `mean`. MemoCMT, Khan et al. 2025, doi 10.1038/s41598-025-89202-x."""
+    """Cross-modal transformer, then one pooling over tokens and frames together: `first` (the CLS token of the paper),
+    `min` (its best result), `max` or `mean` (MemoCMT, Khan et al. 2025, doi 10.1038/s41598-025-89202-x)."""
 
     own = {}
     crossing = MerhanBlock
@@ -509,12 +530,12 @@ class MerhanMemoCMTFusion(MerhanFusion):
         self.pooling = MerhanPooling(config)
 
     def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
-        return self.pooling(_joined(*reversed(self.cross(inputs, maps).values())))  # words first, for their CLS
+        return self.pooling(_joined(*reversed(self.cross(inputs, maps).values())))  # text first, for its CLS token
 
 
 class MerhanModalityTokensFusion(MerhanFusion):
-    """A learned token per modality, which also marks its frames or words (ViLT, arXiv 2102.03334), two joint layers,
-    the mean of the tokens; `pooling` plays no part. Vally16768/MER, there over pooled vectors."""
+    """A learned token per modality, which is also added to its frames or tokens (ViLT, arXiv 2102.03334), two joint
+    layers, and the mean of the tokens; `pooling` is not used (Vally16768/MER, there over pooled vectors)."""
 
     own = {}
 
@@ -524,10 +545,10 @@ class MerhanModalityTokensFusion(MerhanFusion):
 
     def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
         marked = [x._replace(states=x.states + token) for token, x in zip(self.tokens, inputs.values(), strict=True)]
-        both = _joined(_learned(self.tokens, marked[0]), *marked)
+        joint = _joined(_learned(self.tokens, marked[0]), *marked)
         for number, layer in enumerate(self.layers):
-            both = self.attend(maps, f"joint_{number}", layer, both, both)
-        return both.states[:, : len(inputs)].mean(dim=1)
+            joint = self.attend(maps, f"joint_{number}", layer, joint, joint)
+        return joint.states[:, : len(inputs)].mean(dim=1)
 
 
 FUSIONS = {
@@ -546,10 +567,10 @@ CHOICES = {"fusion": FUSIONS, "fusion_parts": ("local", "cross", "global"), "poo
 
 
 class MerhanAudioModel(PreTrainedModel):
-    """The light audio backbone: `input_values` (batch, samples) at 16 kHz -> `(batch, frames, hidden_size)`.
+    """The light speech backbone: `input_values` (batch, samples) at 16 kHz -> `(batch, frames, hidden_size)`.
 
-    Speaks the wav2vec2 family's language, so that the fusion treats both alike. Padding of zeros behind the real
-    samples, told by `attention_mask`, changes no real frame.
+    It has the interface of the wav2vec2 family. Zeros behind the real samples that `attention_mask` marks as padding do
+    not change any real frame.
     """
 
     config: MerhanAudioConfig
@@ -562,7 +583,7 @@ class MerhanAudioModel(PreTrainedModel):
 
     def __init__(self, config: MerhanAudioConfig):
         super().__init__(config)
-        # Filled in _init_weights: from_pretrained builds on the meta device, where nothing has a value (hf_v5 F11).
+        # Filled in _init_weights, because from_pretrained builds the model on the meta device, without values.
         self.window = nn.Buffer(torch.empty(config.frame_length))
         self.filterbank = nn.Buffer(torch.empty(config.fft_length // 2 + 1, config.num_mel_bins))
         self.cosine = nn.Buffer(torch.empty(config.num_mel_bins, config.num_mfcc))
@@ -602,29 +623,30 @@ class MerhanAudioModel(PreTrainedModel):
         if attention_mask is None:
             attention_mask = torch.ones_like(input_values, dtype=torch.long)
         lengths = self._num_spectral_frames(attention_mask.sum(dim=1))
-        # Spectral analysis keeps full precision under bf16 and fp16 autocast.
+        # Spectral analysis runs in full precision under bf16 and fp16 autocast.
         with torch.autocast(input_values.device.type, enabled=False):
             hidden_states, mask = self._spectral_frames(input_values.float() * attention_mask, lengths)
         hidden_states = hidden_states.to(self.dtype)
         for convolution, norm, stride in zip(self.convolutions, self.conv_norms, self.config.conv_stride, strict=True):
-            # Zeros behind the end are what the convolution's own padding is, so a row alone sees the same.
+            # Zeros behind the end equal the convolution's own padding, so a padded row gives the same as the row alone.
             hidden_states = convolution((hidden_states * mask[..., None]).transpose(1, 2)).transpose(1, 2)
             hidden_states = self.activation(norm(hidden_states))
             lengths = torch.div(lengths - 1, stride, rounding_mode="floor") + 1
             mask = _length_mask(lengths, hidden_states.shape[1])
         hidden_states = self.dropout(hidden_states + self._positions(hidden_states))
-        attention_mask = create_bidirectional_mask(self.config, hidden_states, mask.long())
+        layer_mask = create_bidirectional_mask(self.config, hidden_states, mask.long())
         layers = [hidden_states]
         for layer in self.layers:
-            layers.append(layer(layers[-1], attention_mask)[0])
+            layers.append(layer(layers[-1], layer_mask)[0])
         layers[-1] = self.norm(layers[-1])
         return BaseModelOutput(layers[-1], hidden_states=tuple(layers) if output_hidden_states else None)
 
     def _spectral_frames(self, waveform: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-mel or MFCC frames -> `(batch, frames, feature_size)`, standardised over the real part of each utterance.
+        """Log-mel or MFCC frames `(batch, frames, feature_size)`, standardised over the real frames of each utterance,
+        and their mask `(batch, frames)`.
 
-        Twice side by side: as they are, where the tilt of the spectrum tells arousal; and without each feature's own
-        mean, where voices and microphones of another tilt look alike. One learns from both, and hangs on neither.
+        In two normalisations side by side: with one mean for all features, which keeps the spectral tilt, a cue for
+        arousal; and without the mean of each feature, which removes the tilt of voice and microphone.
         """
         config = self.config
         half = config.fft_length // 2
@@ -640,7 +662,7 @@ class MerhanAudioModel(PreTrainedModel):
             center=False,
         )
         frames = torch.log(power.transpose(1, 2) @ self.filterbank.float() + 1e-6)
-        # CODEPATH: feature_type is the user's choice per recipe; MFCC is what the MER-HAN paper used.
+        # CODEPATH: feature_type is an option of the recipe; the MER-HAN paper used MFCC.
         if config.feature_type == "mfcc":
             frames = frames @ self.cosine.float()
         mask = _length_mask(lengths, frames.shape[1])
@@ -652,14 +674,15 @@ class MerhanAudioModel(PreTrainedModel):
         return frames, mask
 
     def _spec_augment(self, frames: torch.Tensor) -> torch.Tensor:
-        """SpecAugment: stretches of time and of frequency become the utterance's mean, which is 0 here."""
+        """SpecAugment: replace spans of time and of frequency by the mean of the utterance, which is 0 here."""
         for axis, widest in ((1, self.config.mask_time_length), (2, self.config.mask_feature_length)):
-            for _ in range(self.config.spec_augment_masks if widest else 0):
+            masks = self.config.spec_augment_masks if widest else 0
+            for _ in range(masks):
                 frames = torchaudio.functional.mask_along_axis_iid(frames[:, None], widest, 0.0, axis + 1)[:, 0]
         return frames
 
     def _positions(self, states: Tensor) -> Tensor:
-        """Sinusoidal positions (Vaswani et al. 2017), computed on the fly: no longest length, no buffer."""
+        """Sinusoidal positions (Vaswani et al. 2017) `(frames, hidden)`, computed for any length."""
         half = self.config.hidden_size // 2
         rate = torch.exp(torch.arange(half, device=states.device) * (-math.log(10_000.0) / half))
         angle = torch.arange(states.shape[1], device=states.device)[:, None] * rate
@@ -669,7 +692,7 @@ class MerhanAudioModel(PreTrainedModel):
         return torch.div(num_samples, self.config.frame_shift, rounding_mode="floor") + 1
 
     def _get_feature_vector_attention_mask(self, feature_vector_length: int, attention_mask: Tensor) -> Tensor:
-        """Mask over samples -> mask over output frames, under the name that the wav2vec2 family gives it."""
+        """Convert a mask over samples to one over output frames; the name is that of the wav2vec2 family."""
         lengths = self._num_spectral_frames(attention_mask.sum(dim=1))
         for stride in self.config.conv_stride:
             lengths = torch.div(lengths - 1, stride, rounding_mode="floor") + 1
@@ -684,9 +707,9 @@ def _length_mask(lengths: Tensor, size: int) -> Tensor:
 
 
 def _standardise(frames: Tensor, mask: Tensor) -> Tensor:
-    """Zero mean and unit deviation of each utterance over its real frames and all features together; 0 on padding.
+    """Standardise each utterance over its real frames and all features together; padding becomes 0.
 
-    One mean for all features takes away the microphone's gain and leaves the tilt of the spectrum.
+    One mean for all features removes the gain of the microphone and keeps the spectral tilt.
     """
     mask = mask[..., None]
     count = mask.sum(dim=(1, 2), keepdim=True) * frames.shape[2]
@@ -699,7 +722,7 @@ class MerhanPreTrainedModel(PreTrainedModel):
     config: MerhanConfig
     base_model_prefix = "merhan"
     main_input_name = "input_values"
-    input_modalities = ("audio", "text")
+    input_modalities = ["audio", "text"]
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _no_split_modules = ["MerhanBlock"]
@@ -715,7 +738,10 @@ class MerhanPreTrainedModel(PreTrainedModel):
                 init.zeros_(mixing)
 
     def save_pretrained(self, save_directory, *args, **kwargs):
-        """Also names every auto class and the pipeline that can load the folder (hf_v5 C2, C10)."""
+        """Save as usual, with every auto class and pipeline that can load the folder named in the config.
+
+        (`register_for_auto_class` alone names one auto class per model class, and no pipeline.)
+        """
         classifier = "AutoModelForSequenceClassification"
         names = {"AutoConfig": "MerhanConfig", "AutoModel": "MerhanModel"}
         names |= dict.fromkeys(("AutoModelForAudioClassification", classifier), "MerhanForSequenceClassification")
@@ -733,56 +759,69 @@ class MerhanPreTrainedModel(PreTrainedModel):
         text_config: dict | None = None,
         **config_fields,
     ) -> "MerhanPreTrainedModel":
-        """Build a model over pretrained backbones; fusion and head start at random.
+        """Build a model over pretrained backbones, with a randomly initialised fusion and head.
 
         Args:
-            audio: Hub id or local folder of a speech checkpoint; one with a head (`Wav2Vec2ForCTC`) serves too, without
-                it, and so does a MER-HAN checkpoint, for its speech backbone. A config gives a backbone at random.
-                `None` gives a model of words alone.
-            text: the same for words.
+            audio: Hub id or local folder of a speech checkpoint. The head of one that has a head (`Wav2Vec2ForCTC`) is
+                left out; of a MER-HAN checkpoint the speech backbone is taken. A config gives a random backbone, `None`
+                a model of text alone.
+            text: the same for text.
             audio_config, text_config: fields of the backbone's own config to change.
-            config_fields: any field of [`MerhanConfig`], `id2label` for one.
+            config_fields: any field of [`MerhanConfig`], as `id2label`.
 
         Raises:
-            ValueError: names backbone weights that are missing or have no place, or a config field that is none.
+            ValueError: names weights that the checkpoint lacks or that have no place in the backbone, or an unknown
+            field.
         """
-        # A config takes any field without a word, to read what other versions wrote; here a typo would cost a training.
-        if unknown := set(config_fields) - {field.name for field in fields(MerhanConfig)} - {"num_labels"}:
+        # A config accepts unknown fields, to read those of other versions; here they are typing errors.
+        unknown = set(config_fields) - {field.name for field in fields(MerhanConfig)} - {"num_labels"}
+        if unknown:
             raise ValueError(f"MerhanConfig has no field {', '.join(sorted(unknown))}.")
-        backbones = _load_backbone(audio, audio_config, "audio"), _load_backbone(text, text_config, "text")
-        configs = [getattr(one, "config", source) for one, source in zip(backbones, (audio, text), strict=True)]
-        model = cls(MerhanConfig(audio_config=configs[0], text_config=configs[1], **config_fields), *backbones)
-        # A config that takes in another one erases its attention implementation; without one, backbones that are built
-        # already would attend to padding without a word.
+        audio_backbone = _load_backbone(audio, audio_config, "audio")
+        text_backbone = _load_backbone(text, text_config, "text")
+        config = MerhanConfig(
+            audio_config=_config_of(audio_backbone, audio),
+            text_config=_config_of(text_backbone, text),
+            **config_fields,
+        )
+        model = cls(config, audio_backbone, text_backbone)
+        # A config that becomes part of another one loses its attention implementation, and without one, backbones that
+        # exist already would silently attend to padding.
         model.set_attn_implementation(model.config._attn_implementation)
         return model
 
 
 class MerhanModel(MerhanPreTrainedModel):
-    """Two backbones and their fusion, without a head. Backbones given to `__init__` are used as they are; otherwise
-    they are built from their configs, at random, for `from_pretrained` to fill."""
+    """Two backbones and their fusion, without a head.
+
+    Args:
+        audio_backbone, text_backbone: used as they are; without them, backbones are built from their configs with
+            random weights, as `from_pretrained` needs it.
+    """
 
     def __init__(self, config: MerhanConfig, audio_backbone: Backbone = None, text_backbone: Backbone = None):
         super().__init__(config)
         if not config.modalities:
-            raise ValueError("MerhanConfig needs audio_config, text_config or both; it has neither.")
+            raise ValueError("MerhanConfig needs audio_config, text_config or both, and has neither.")
         self.audio_backbone = audio_backbone or _build_backbone(config.audio_config)
         self.text_backbone = text_backbone or _build_backbone(config.text_config)
-        # CODEPATH: layer mixing is the recipe's choice. A softmax of these weighs what enters a backbone's layers and
-        # what leaves the last one (SUPERB, Yang et al. 2021, arXiv 2105.01051).
-        for name in config.modalities if config.layer_mixing else ():
-            if backbone := getattr(self, f"{name}_backbone"):
-                setattr(self, f"{name}_mixing", nn.Parameter(torch.empty(backbone.config.num_hidden_layers + 1)))
+        # CODEPATH: layer mixing is an option of the recipe. The softmax of these parameters weights the inputs of all
+        # layers of a backbone and the output of the last one (SUPERB, Yang et al. 2021, arXiv 2105.01051).
+        if config.layer_mixing:
+            for name in config.modalities:
+                backbone = getattr(self, f"{name}_backbone")
+                if backbone is not None:
+                    setattr(self, f"{name}_mixing", nn.Parameter(torch.empty(backbone.config.num_hidden_layers + 1)))
         self.fusion = FUSIONS[config.fusion](config)
         self.post_init()
 
     def train(self, mode: bool = True) -> "MerhanModel":
-        """As usual, but a backbone or a part of one without a trainable parameter stays in eval mode: frozen is not
-        enough, dropout, LayerDrop and SpecAugment would go on changing what the head learns from."""
+        """Set the mode, but keep backbones, or parts of them, without trainable parameters in eval mode: otherwise
+        their dropout, LayerDrop and SpecAugment would change the input of the head."""
         super().train(mode)
         for backbone in (self.audio_backbone, self.text_backbone):
             if backbone is not None:
-                _rest_where_frozen(backbone)
+                _eval_where_frozen(backbone)
         return self
 
     def forward(
@@ -791,91 +830,95 @@ class MerhanModel(MerhanPreTrainedModel):
         audio_attention_mask: Tensor | None = None,  # (batch, samples)
         input_ids: Tensor | None = None,  # (batch, tokens)
         attention_mask: Tensor | None = None,  # (batch, tokens)
-        audio_features: Tensor | None = None,  # (batch, frames, audio_width), the backbone's output, given as it is
+        audio_features: Tensor | None = None,  # (batch, frames, audio_width), in place of the backbone's output
         audio_features_mask: Tensor | None = None,  # (batch, frames)
         text_features: Tensor | None = None,  # (batch, tokens, text_width), as audio_features
         text_features_mask: Tensor | None = None,  # (batch, tokens)
         output_attentions: bool = False,  # return attention maps by name, under any attention implementation
     ) -> MerhanModelOutput:
-        """Every tensor is optional, at least one modality is needed. Masks: 1 = real; a row of zeros = this row lacks
-        the modality. Without a mask everything is real."""
-        audio = self._given("audio", input_values, audio_attention_mask, audio_features, audio_features_mask)
-        text = self._given("text", input_ids, attention_mask, text_features, text_features_mask)
-        given = {name: one for name, one in (("audio", audio), ("text", text)) if one is not None}
-        if not given:
-            raise ValueError(f"This model reads {' and '.join(self.config.modalities)}, but was given neither.")
-        # CODEPATH: modality dropout is the recipe's choice; a released checkpoint is not in training mode.
-        if self.training and self.config.modality_dropout > 0 and len(given) == 2:
-            given = self._drop_modalities(**given)
-        maps = {} if output_attentions else None
-        return MerhanModelOutput(pooler_output=self.fusion(given, maps), attentions=maps)
+        """Every tensor is optional, but at least one modality is needed. Masks: 1 = real, 0 = padding; a row of zeros
+        lacks the modality. Without a mask nothing is padding."""
+        audio = self._modality("audio", input_values, audio_attention_mask, audio_features, audio_features_mask)
+        text = self._modality("text", input_ids, attention_mask, text_features, text_features_mask)
+        inputs = {name: value for name, value in (("audio", audio), ("text", text)) if value is not None}
+        if not inputs:
+            raise ValueError(f"This model reads {' and '.join(self.config.modalities)}; give at least one modality.")
+        # CODEPATH: modality dropout is an option of the recipe, and off outside of training.
+        if self.training and self.config.modality_dropout > 0 and len(inputs) == 2:
+            inputs = self._drop_modalities(**inputs)
+        maps: Maps = {} if output_attentions else None
+        return MerhanModelOutput(pooler_output=self.fusion(inputs, maps), attentions=maps)
 
     def encode(self, name: str, values: Tensor, mask: Tensor | None = None) -> Modality:
-        """`(batch, samples)` or `(batch, tokens)` -> what the backbone makes of it, and which positions are real."""
+        """Run the backbone of a modality over `(batch, samples)` or `(batch, tokens)`."""
         backbone, mixing = getattr(self, f"{name}_backbone"), getattr(self, f"{name}_mixing", None)
         mask = torch.ones_like(values, dtype=torch.long) if mask is None else mask
-        # The backbone never sees a fully masked row; the fusion replaces what it makes of it.
+        # Backbones never get a fully masked row; the fusion replaces their output for it.
         present = mask.any(dim=1, keepdim=True)
         seen = torch.where(present, mask, 1)
-        # Under bf16 or fp16 weights, sound comes in their precision; the light backbone makes its spectrum before.
+        # Sound is cast to the precision of the weights, except for the light backbone, which first computes its
+        # spectrum.
         if name == "audio" and not isinstance(backbone, MerhanAudioModel):
             values = values.to(backbone.dtype)
         outputs = backbone(values, attention_mask=seen, output_hidden_states=mixing is not None)
         states = outputs.last_hidden_state
-        if mixing is not None:  # of the last layer the output: wav2vec2's hidden states do not have its final norm
+        if mixing is not None:  # the last hidden state of wav2vec2 lacks its final norm, `last_hidden_state` has it
             states = torch.stack([*outputs.hidden_states[:-1], states], dim=-1) @ mixing.softmax(dim=0)
         if name == "audio":
             seen = backbone._get_feature_vector_attention_mask(states.shape[1], seen)
         return Modality(states, seen.bool() & present)
 
     def _drop_modalities(self, audio: Modality, text: Modality) -> Modalities:
-        """Take one modality away from a share of the rows that have both."""
+        """Mask one modality in a random share of the rows that have both."""
         share = self.config.modality_dropout / 2
         draw = torch.rand(audio.mask.shape[0], 1, device=audio.mask.device)
         has_both = audio.mask.any(dim=1, keepdim=True) & text.mask.any(dim=1, keepdim=True)
         audio_mask, text_mask = audio.mask & ~(has_both & (draw < share)), text.mask & ~(has_both & (draw >= 1 - share))
         return {"audio": audio._replace(mask=audio_mask), "text": text._replace(mask=text_mask)}
 
-    def _given(
+    def _modality(
         self, name: str, raw: Tensor | None, mask: Tensor | None, features: Tensor | None, features_mask: Tensor | None
     ) -> Modality | None:
-        """Features as they came, with everything real where no mask says otherwise; else the backbone's own."""
+        """The features if there are any, else the output of the backbone for the raw input."""
         if raw is None and features is None:
             return None
         if name not in self.config.modalities:
-            raise ValueError(f"This model reads {' and '.join(self.config.modalities)}, but was given {name}.")
-        if features is None and getattr(self, f"{name}_backbone") is None:
-            raise ValueError(f"This model has no {name} backbone; give {name}_features as it was trained on.")
+            raise ValueError(f"This model reads {' and '.join(self.config.modalities)} only; leave out {name}.")
         if features is None:
-            return self.encode(name, raw, mask)
+            if getattr(self, f"{name}_backbone") is None:
+                raise ValueError(f"This model has no {name} backbone; give {name}_features like those of its training.")
+            return self.encode(name, cast(Tensor, raw), mask)
         if hasattr(self, f"{name}_mixing"):
-            raise ValueError(f"layer_mixing reads all layers of the {name} backbone, {name}_features are its last.")
+            raise ValueError(
+                f"layer_mixing reads all layers of the {name} backbone; {name}_features hold only the last."
+            )
         real = torch.ones(features.shape[:2], device=features.device) if features_mask is None else features_mask
         return Modality(features, real.bool())
 
 
-def _rest_where_frozen(module: nn.Module):
-    """Eval mode for the largest parts that have parameters, none of them trainable."""
+def _eval_where_frozen(module: nn.Module):
+    """Set the largest submodules that have parameters, but no trainable ones, to eval mode."""
     trainable = [parameter.requires_grad for parameter in module.parameters()]
     if trainable and not any(trainable):
         module.eval()
     elif trainable:
         for child in module.children():
-            _rest_where_frozen(child)
+            _eval_where_frozen(child)
 
 
 class MerhanForSequenceClassification(MerhanPreTrainedModel):
-    """An emotion for each utterance: [`MerhanModel`] and a linear head."""
+    """[`MerhanModel`] with a linear head that classifies the emotion of each utterance."""
 
-    # Our loss is the mean over rows: Trainer itself must divide it by the accumulation steps (hf_v5 F1).
+    # The loss is a mean over rows, so Trainer must divide it by the accumulation steps; otherwise loss and gradient
+    # would grow with their number (huggingface/transformers#47688).
     accepts_loss_kwargs = False
 
     def __init__(self, config: MerhanConfig, audio_backbone: Backbone = None, text_backbone: Backbone = None):
         super().__init__(config)
         self.merhan = MerhanModel(config, audio_backbone, text_backbone)
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-        # CODEPATH: dimensions are the recipe's choice; a checkpoint of labels alone has no such head.
+        self.classifier = nn.Linear(config.hidden_size, cast(int, config.num_labels))
+        # CODEPATH: dimensions are an option of the recipe; a checkpoint without them has no such head.
         self.regressor = nn.Linear(config.hidden_size, len(config.dimensions)) if config.dimensions else None
         self.post_init()
 
@@ -898,7 +941,8 @@ class MerhanForSequenceClassification(MerhanPreTrainedModel):
         raw = input_values, audio_attention_mask, input_ids, attention_mask
         outputs = self.merhan(*raw, *audio, *text, output_attentions)
         pooled = self.dropout(outputs.pooler_output)
-        logits, dimensions = self.classifier(pooled), self.regressor(pooled) if self.regressor else None
+        logits = self.classifier(pooled)
+        dimensions = None if self.regressor is None else self.regressor(pooled)
         loss = None if labels is None else emotion_loss(logits, labels, self.config)
         if loss is not None and dimensions is not None and dimension_targets is not None:
             loss = loss + self.config.dimension_weight * concordance_loss(dimensions, dimension_targets)
@@ -906,33 +950,41 @@ class MerhanForSequenceClassification(MerhanPreTrainedModel):
 
 
 def emotion_loss(logits: Tensor, labels: Tensor, config: MerhanConfig, row_weights: Tensor | None = None) -> Tensor:
-    """Cross-entropy of `(batch, num_labels)` with class ids `(batch,)` or distributions `(batch, num_labels)`, each row
-    times its `row_weights` `(batch,)`.
+    """Cross-entropy of logits `(batch, num_labels)` and class ids `(batch,)` or distributions `(batch, num_labels)`.
 
-    The plain mean over rows, also with class weights (PyTorch would divide by the weights of the batch at hand): so the
+    The plain mean over rows, also with class weights (PyTorch would divide by the weights of the batch): so the
     gradient does not depend on how a batch is cut into accumulation steps or processes.
+
+    Args:
+        row_weights: a factor on the loss of each row, `(batch,)`.
     """
     log_probabilities = logits.float().log_softmax(dim=-1)
+    num_labels = logits.shape[-1]
     if labels.dim() == 1:
-        labels = nn.functional.one_hot(labels, config.num_labels)
+        labels = nn.functional.one_hot(labels, num_labels)
     targets = labels.to(log_probabilities.dtype)
-    targets = (1 - config.label_smoothing) * targets + config.label_smoothing / config.num_labels
-    # CODEPATH: the next two are the recipe's choice; they shape training and leave no trace in a checkpoint's weights.
+    targets = (1 - config.label_smoothing) * targets + config.label_smoothing / num_labels
+    # CODEPATH: class weights and focal loss are options of the recipe, for training alone.
     if config.class_weights is not None:
         targets = targets * torch.tensor(config.class_weights, device=targets.device)
     if config.focal_gamma > 0:  # CODEPATH: as above
         targets = targets * (1 - log_probabilities.exp()) ** config.focal_gamma
     losses = -(targets * log_probabilities).sum(dim=-1)
-    return (losses if row_weights is None else row_weights * losses).mean()
+    if row_weights is not None:
+        losses = row_weights * losses
+    return losses.mean()
 
 
 def concordance_loss(predictions: Tensor, targets: Tensor) -> Tensor:
-    """Mean of 1 - CCC (Lin 1989) of `(batch, dimensions)` over the dimensions of which two rows or more are annotated
-    (NaN = not), 0 without any.
+    """Mean of 1 - CCC (concordance, Lin 1989) over the dimensions with at least two annotated rows; 0 without any.
 
-    Agreement is of a batch, not of a row: unlike the labels' loss, the mean over accumulation steps or processes is not
-    that of the whole batch. It is accepted, because only agreement over rows tells scale and offset from error, and it
-    is what is reported; a larger `per_device_train_batch_size` brings both nearer.
+    The CCC belongs to a batch and not to a row: unlike the loss of the labels, the mean over accumulation steps or
+    processes differs from the value of the whole batch. This is accepted because the CCC is the metric that is
+    reported; a larger `per_device_train_batch_size` reduces the difference.
+
+    Args:
+        predictions: `(batch, dimensions)`.
+        targets: `(batch, dimensions)`, NaN where a row is not annotated.
     """
     known = ~targets.isnan()
     count = known.sum(dim=0).clamp(min=1)
@@ -944,13 +996,20 @@ def concordance_loss(predictions: Tensor, targets: Tensor) -> Tensor:
     return ((1 - agreement) * usable).sum() / usable.sum().clamp(min=1)
 
 
-def _backbone_options(config: PreTrainedConfig) -> dict:
-    """BERT-like models come without their pooler: ours replaces it, and an unused one is noise under DDP."""
-    accepted = inspect.signature(AutoModel._model_mapping[type(config)].__init__).parameters
+def _backbone_options(config: Any) -> dict:
+    """Build BERT-like models without their pooler: it would not be used, and DDP fails on unused parameters."""
+    backbone_class: Any = AutoModel._model_mapping[type(config)]
+    accepted = inspect.signature(backbone_class).parameters
     return {"add_pooling_layer": False} if "add_pooling_layer" in accepted else {}
 
 
-def _build_backbone(config: PreTrainedConfig | None) -> Backbone:
+def _config_of(backbone: Backbone, source: Any) -> Any:
+    """The config of a backbone; without one, the source is a config of stored features, or None."""
+    return source if backbone is None else backbone.config
+
+
+def _build_backbone(config: dict | PreTrainedConfig | None) -> Backbone:
+    """A backbone with random weights; None where features are stored or the modality is not read."""
     if config is None or isinstance(config, MerhanFeaturesConfig):
         return None
     return AutoModel.from_config(config, **_backbone_options(config))
@@ -960,31 +1019,47 @@ def _load_backbone(name: str | PreTrainedConfig | None, changes: dict | None, mo
     if name is None or isinstance(name, PreTrainedConfig):
         return _build_backbone(name)
     if PreTrainedConfig.get_config_dict(name)[0].get("model_type") == MerhanConfig.model_type:
-        # The backbone within a MER-HAN checkpoint, as it was trained there.
-        if changes:
-            raise ValueError(f"The backbones of {name!r} stay as they were trained; leave out {', '.join(changes)}.")
-        if backbone := getattr(MerhanModel.from_pretrained(name, dtype=torch.float32), f"{modality}_backbone"):
-            return backbone
-        raise ValueError(f"The model {name!r} has no {modality} backbone.")
+        return _backbone_of_merhan(name, changes, modality)
     config, unknown = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **(changes or {}))
     if unknown:
         raise ValueError(f"The config of {name!r} has no field {', '.join(unknown)}.")
     if hasattr(config, "layerdrop"):
-        # LayerDrop leaves parameters without a gradient, which DDP does not forgive (speechbrain#701, #2340).
+        # LayerDrop leaves parameters without a gradient, on which DDP fails (speechbrain/speechbrain#701, #2340).
         config.layerdrop = 0.0
     model, info = AutoModel.from_pretrained(
         name, config=config, dtype=torch.float32, output_loading_info=True, **_backbone_options(config)
     )
-    # Nothing is lost with the SpecAugment vector, read in training only (facebook/wav2vec2-base-960h lacks it), with
-    # position ids, which are recomputed, nor with a head on top of the backbone.
+    # Some keys may differ: the SpecAugment vector, used in training only (facebook/wav2vec2-base-960h lacks it),
+    # position ids, which are recomputed, and a head on top of the backbone.
     missing = [key for key in info["missing_keys"] if not key.endswith("masked_spec_embed")]
     own = {name for name, _ in model.named_children()} | {model.base_model_prefix}
     unexpected = [key for key in info["unexpected_keys"] if key.split(".")[0] in own and "position_ids" not in key]
-    if keys := sorted(missing or unexpected):
-        what = "lacks weights, which would stay random" if missing else "has weights without a place in the backbone"
-        listed = ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
-        raise ValueError(f"Checkpoint {name!r} {what}: {listed}. Check that config.json and weights belong together.")
+    _require_matching_weights(name, missing, unexpected)
     return model
+
+
+def _backbone_of_merhan(name: str, changes: dict | None, modality: str) -> Backbone:
+    """The backbone of a MER-HAN checkpoint, with the weights that it was trained to."""
+    if changes:
+        raise ValueError(f"The config of a backbone of {name!r} cannot be changed; leave out {', '.join(changes)}.")
+    backbone = getattr(MerhanModel.from_pretrained(name, dtype=torch.float32), f"{modality}_backbone")
+    if backbone is None:
+        raise ValueError(f"The model {name!r} has no {modality} backbone.")
+    return backbone
+
+
+def _require_matching_weights(name: str, missing: list[str], unexpected: list[str]):
+    """Raise ValueError if a checkpoint lacks weights of the backbone or has others."""
+    keys = sorted(missing or unexpected)
+    if keys:
+        problem = "has weights without a place in the backbone"
+        if missing:
+            problem = "lacks weights, which would stay random"
+        more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
+        raise ValueError(
+            f"Checkpoint {name!r} {problem}: {', '.join(keys[:5])}{more}. Check that config.json and weights belong "
+            f"together."
+        )
 
 
 MerhanConfig.register_for_auto_class()

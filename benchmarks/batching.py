@@ -13,7 +13,7 @@ import torch
 from common import command, hardware, publish
 from transformers import Wav2Vec2Config
 
-from merhan.report import markdown_table
+from merhan.reporting.markdown_tables import markdown_table
 from modeling_merhan import MerhanAudioConfig, MerhanConfig, MerhanForSequenceClassification
 
 

@@ -11,8 +11,8 @@ import sys
 
 from common import command, hardware, publish
 
-from merhan.errors import exits_cleanly
-from merhan.experiment import run_experiment
+from merhan.cli.exit_codes import exits_cleanly
+from merhan.experiments.run import run_experiment
 
 
 @exits_cleanly

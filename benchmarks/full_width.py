@@ -12,7 +12,7 @@ from transformers import (
     Wav2Vec2Model,
 )
 
-from merhan.feature_cache import cache_folder
+from merhan.files import cache_folder
 
 
 def full_width_backbones(texts: list[str]) -> tuple[str, str]:

@@ -24,13 +24,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import TrainerCallback, set_seed
 from transformers.utils.logging import disable_progress_bar
 
-from merhan.building import build_model, build_processor
-from merhan.corpora.demo_corpus import say
-from merhan.dataset import Collator, EmotionDataset
-from merhan.recipe import DataRecipe, ModelRecipe, Recipe, StageRecipe
-from merhan.report import markdown_table
-from merhan.stages import freeze
-from merhan.trainer import train_stage
+from merhan.data.collator import Collator
+from merhan.data.corpora.demo_corpus import say
+from merhan.data.dataset import EmotionDataset
+from merhan.models.building import build_model, build_processor
+from merhan.recipe.schema import DataRecipe, ModelRecipe, Recipe, StageRecipe
+from merhan.reporting.markdown_tables import markdown_table
+from merhan.training.parameter_groups import set_trainable
+from merhan.training.stage import train_stage
 
 
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40": 181e12}  # dense bf16 FLOP/s, from the data sheets
@@ -114,7 +115,7 @@ def flops_per_audio_second(model, stage: StageRecipe, data: EmotionDataset, proc
 
     Its rows are of like length, as in the bucketed batches of training: padding is work that nobody asked for.
     """
-    freeze(model, stage.learning_rate, stage.freeze_feature_encoder)
+    set_trainable(model, stage.learning_rate, stage.freeze_feature_encoder)
     middle = len(data) // 2
     rows = data.rows["duration"].argsort().tolist()[middle - 4 : middle + 4]
     batch = Collator(processor)([data[row] for row in rows])

@@ -11,8 +11,8 @@ import argparse
 import numpy as np
 from common import command, publish
 
-from merhan.metrics import intervals
-from merhan.report import markdown_table
+from merhan.metrics.intervals import bootstrap_intervals
+from merhan.reporting.markdown_tables import markdown_table
 
 
 TRUTH = 0.6  # the mean ease of all the speakers there could be
@@ -50,7 +50,7 @@ def coverage(
         right = rng.random(len(references)) < np.repeat(ease, rows)
         predictions = np.where(right, references, (references + 1) % 4)
         for name, clusters in (("speakers", np.repeat(np.arange(speakers), rows)), ("rows", np.arange(len(right)))):
-            low, high = intervals(predictions, references, clusters, 4, resamples=resamples)["war"]
+            low, high = bootstrap_intervals(predictions, references, clusters, 4, resamples=resamples)["war"]
             held[name].append(low <= TRUTH <= high)
     return {name: float(np.mean(found)) for name, found in held.items()}
 

@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 from common import command, publish
 
-from merhan.report import markdown_table
-from merhan.sampling import LengthBucketSampler, padding_share
+from merhan.reporting.markdown_tables import markdown_table
+from merhan.training.sampling import LengthBucketSampler, padding_share
 
 
 def main():

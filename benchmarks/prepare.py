@@ -19,8 +19,8 @@ import torch
 import torchaudio
 from common import command, hardware, publish
 
-from merhan.preparation import prepare
-from merhan.report import markdown_table
+from merhan.data.preparation import prepare
+from merhan.reporting.markdown_tables import markdown_table
 
 
 TURNS = 20

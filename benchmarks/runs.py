@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common import hardware, publish
 
-from merhan.report import class_table, interval_note, markdown_table, scores_table, temperatures_note
+from merhan.reporting.markdown_tables import class_table, interval_note, markdown_table, scores_table, temperatures_note
 
 
 def main():

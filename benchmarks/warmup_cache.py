@@ -14,13 +14,13 @@ from common import command, hardware, publish
 from transformers import set_seed
 from transformers.utils.logging import disable_progress_bar
 
-from merhan.building import build_model, build_processor
-from merhan.corpora import read_corpus
-from merhan.dataset import EmotionDataset
-from merhan.feature_cache import cache_folder
-from merhan.recipe import DataRecipe, ModelRecipe, Recipe, StageRecipe
-from merhan.report import markdown_table
-from merhan.trainer import train_stage
+from merhan.data.corpora.base import read_corpus
+from merhan.data.dataset import EmotionDataset
+from merhan.files import cache_folder
+from merhan.models.building import build_model, build_processor
+from merhan.recipe.schema import DataRecipe, ModelRecipe, Recipe, StageRecipe
+from merhan.reporting.markdown_tables import markdown_table
+from merhan.training.stage import train_stage
 
 
 def main():

@@ -1,1 +1,58 @@
-"""The workshop of MER-HAN: all that training needs and a loaded model does not."""
+"""MER-HAN: emotion recognition from speech and its words, as a Hugging Face model.
+
+The names below are imported when they are first used, so that `import merhan` costs nothing.
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from merhan.api import compare, evaluate, load_data, predict, train
+    from merhan.errors import InputError
+    from merhan.hub.publishing import publish
+    from merhan.metrics.classification import EmotionMetrics
+    from merhan.models.inference import load_checkpoint
+    from merhan.recipe.loading import load_recipe
+
+_MODULES = {
+    "load_recipe": "merhan.recipe.loading",
+    "load_data": "merhan.api",
+    "train": "merhan.api",
+    "evaluate": "merhan.api",
+    "predict": "merhan.api",
+    "compare": "merhan.api",
+    "publish": "merhan.hub.publishing",
+    "load_checkpoint": "merhan.models.inference",
+    "EmotionMetrics": "merhan.metrics.classification",
+    "InputError": "merhan.errors",
+}
+__all__ = [
+    "EmotionMetrics",
+    "InputError",
+    "__version__",
+    "compare",
+    "evaluate",
+    "load_checkpoint",
+    "load_data",
+    "load_recipe",
+    "predict",
+    "publish",
+    "train",
+]
+
+try:
+    __version__ = version("merhan")
+except PackageNotFoundError:  # run from a checkout that is not installed
+    __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'merhan' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,50 +1,30 @@
-"""Bad input, told in one sentence."""
+"""The error for invalid input, and suggestions for misspelled names."""
 
 import difflib
-import sys
-from collections.abc import Callable, Iterable
-from functools import wraps
-
-import numpy as np
-
-from processing_merhan import AudioError
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Input that cannot be used. The message names the file, row or key, and the remedy."""
+    """Input that cannot be used. The message names the file, row or key, and the remedy.
 
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'epochs'?"`, or the whole list where nothing is near."""
-    known = sorted(map(str, known))
-    begun = [name for name in known if word and name.startswith(str(word))]
-    close = begun or difflib.get_close_matches(str(word), known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}."
-
-
-def require_finite(logits: np.ndarray) -> np.ndarray:
-    """Logits as they are; NaN would count as the first class without a word.
-
-    Raises:
-        InputError: NaN or infinity among them.
+    The command line prints the message without a traceback and exits with code 2.
     """
-    if bad := int((~np.isfinite(logits)).any(axis=-1).sum()):
-        raise InputError(
-            f"The model's logits of {bad} of {len(logits)} rows are not finite: training diverged. Lower the learning "
-            f"rate (stages[].learning_rate), or use bf16 in place of fp16."
-        )
-    return logits
 
 
-def exits_cleanly(main: Callable[..., None]) -> Callable[..., None]:
-    """Make bad input end a program with its sentence and exit code 2, without a traceback."""
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """End an error message about an unknown name with a suggestion.
 
-    @wraps(main)
-    def run(*args, **kwargs):
-        try:
-            main(*args, **kwargs)
-        except (InputError, AudioError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
+    Args:
+        word: the unknown name.
+        known: the valid names.
 
-    return run
+    Returns:
+        `"; did you mean 'epochs'?"` where a valid name begins with `word` or is similar to it, else a list of all
+        valid names.
+    """
+    known = sorted(map(str, known))
+    matches = [name for name in known if word and name.startswith(str(word))]
+    matches = matches or difflib.get_close_matches(str(word), known, n=1)
+    if matches:
+        return f"; did you mean {matches[0]!r}?"
+    return f"; known are {', '.join(known)}."

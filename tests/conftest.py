@@ -18,9 +18,9 @@ import torch
 from transformers import RobertaConfig, Wav2Vec2Config, Wav2Vec2FeatureExtractor
 from transformers.utils.logging import disable_progress_bar
 
-from merhan.building import build_model, build_processor
-from merhan.corpora import read_corpus
-from merhan.recipe import DataRecipe, ModelRecipe
+from merhan.data.corpora.base import read_corpus
+from merhan.models.building import build_model, build_processor
+from merhan.recipe.schema import DataRecipe, ModelRecipe
 from modeling_merhan import MerhanAudioConfig, MerhanConfig, MerhanForSequenceClassification
 from processing_merhan import MerhanProcessor
 

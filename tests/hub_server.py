@@ -1,7 +1,7 @@
-"""A Hub on loopback: what `huggingface_hub` asks of a model repository to push to it and load from it.
+"""A local stand-in for the Hub: the endpoints that `huggingface_hub` needs to push a model and to load it.
 
-Create, preupload, Git LFS upload, commit, revision, tree, resolve. It keeps everything in memory. The client is the
-real, unmodified one, in another process, with HF_ENDPOINT pointing here and HF_HUB_DISABLE_XET=1.
+Create, preupload, Git LFS upload, commit, revision, tree and resolve. Everything is kept in memory. The client is the
+unmodified `huggingface_hub` in another process, with HF_ENDPOINT set to this server and HF_HUB_DISABLE_XET=1.
 """
 
 import base64
@@ -31,16 +31,22 @@ class Hub(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def files(self, repo: str, revision: str = "main") -> tuple[str, dict[str, bytes]]:
+        """Commit id and files of a revision."""
         commits = self.commits[repo]
-        return commits[-1] if revision == "main" else next(one for one in commits if one[0] == revision)
+        if revision == "main":
+            return commits[-1]
+        return next(commit for commit in commits if commit[0] == revision)
 
     def commit(self, repo: str, files: dict[str, bytes]) -> str:
+        """Add a commit with these files; returns its id."""
         digest = hashlib.sha1(str(len(self.commits[repo])).encode() + repo.encode()).hexdigest()
         self.commits[repo].append((digest, files))
         return digest
 
 
 class Handler(BaseHTTPRequestHandler):
+    """Answers requests by the table `ROUTES`."""
+
     server: Hub
     protocol_version = "HTTP/1.1"
 
@@ -59,13 +65,14 @@ class Handler(BaseHTTPRequestHandler):
     )
 
     def route(self):
+        """Call the method for the path of the request, with the groups of its pattern."""
         path = unquote(urlsplit(self.path).path)
         self.server.log.append(f"{self.command} {path}")
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         for method, pattern, name in self.ROUTES:
-            if method == self.command and (match := re.fullmatch(pattern, path)):
-                given = {"revision": "main", **match.groupdict()} if "revision" in pattern else match.groupdict()
-                return getattr(self, name)(**given)
+            match = re.fullmatch(pattern, path)
+            if method == self.command and match:
+                return getattr(self, name)(**match.groupdict())
         return self.missing("EntryNotFound")
 
     do_GET = do_POST = do_PUT = do_HEAD = route
@@ -88,23 +95,19 @@ class Handler(BaseHTTPRequestHandler):
     def preupload(self, repo: str, revision: str):
         modes = {True: "lfs", False: "regular"}
         files = json.loads(self.body)["files"]
-        told = [
-            {
-                "path": one["path"],
-                "uploadMode": modes[one["path"].endswith((".safetensors", ".png"))],
-                "shouldIgnore": False,
-            }
-            for one in files
-        ]
-        return self.answer({"files": told})
+        uploads = []
+        for file in files:
+            mode = modes[file["path"].endswith((".safetensors", ".png"))]
+            uploads.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False})
+        return self.answer({"files": uploads})
 
     def batch(self, repo: str):
         wanted = json.loads(self.body)["objects"]
-        told = [
-            {**one, "actions": {"upload": {"href": f"{self.server.endpoint}/lfs/{one['oid']}", "header": {}}}}
-            for one in wanted
-        ]
-        return self.answer({"transfer": "basic", "objects": told})
+        objects = []
+        for entry in wanted:
+            upload = {"href": f"{self.server.endpoint}/lfs/{entry['oid']}", "header": {}}
+            objects.append({**entry, "actions": {"upload": upload}})
+        return self.answer({"transfer": "basic", "objects": objects})
 
     def upload(self, oid: str):
         assert hashlib.sha256(self.body).hexdigest() == oid
@@ -154,7 +157,9 @@ class Handler(BaseHTTPRequestHandler):
     # --- answering ---
 
     def answer(self, content, status: int = 200, headers: dict[str, str] | None = None):
-        payload = content if isinstance(content, bytes) else json.dumps(content).encode()
+        payload = content
+        if not isinstance(content, bytes):
+            payload = json.dumps(content).encode()
         self.send_response(status)
         for name, value in {"Content-Length": str(len(payload)), **(headers or {})}.items():
             self.send_header(name, value)
@@ -166,11 +171,12 @@ class Handler(BaseHTTPRequestHandler):
         self.answer({"error": code}, 404, {"X-Error-Code": code, "X-Repo-Commit": commit})
 
     def log_message(self, *args):
-        """Quiet; requests are in `server.log`."""
+        """Print nothing; requests are in `server.log`."""
 
 
 @contextmanager
 def running_hub():
+    """Run the server until the block ends."""
     hub = Hub()
     thread = threading.Thread(target=hub.serve_forever, daemon=True)
     thread.start()

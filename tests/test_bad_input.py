@@ -10,7 +10,7 @@ import soundfile
 
 import evaluate_hf_e2e
 import train_hf_e2e
-from merhan import cli
+from merhan.cli import main as cli
 
 
 RECIPE = """
@@ -92,11 +92,11 @@ def edit(folder):
             "model.config.fusion_parts: unknown 'glbal'; did you mean 'global'?",
         ),
         ("model.config.dimensions=[valance]", "model.config.dimensions: unknown 'valance'; did you mean 'valence'?"),
-        ("model.config.dimensions=[valence]", "no row of train is annotated with valence"),
-        ("model.config.layer_mixing=true", "stages[0].cache_features: a cache holds a backbone's last layer"),
+        ("model.config.dimensions=[valence]", "no training row is annotated with valence"),
+        ("model.config.layer_mixing=true", "stages[0].cache_features: the cache holds the last layer of a backbone"),
         ("model.audio_config.num_mel_bnis=8", "did you mean 'num_mel_bins'?"),
-        ("trainer.learning_rate=1", "is not set here but by stages[].learning_rate"),
-        ("trainer.label_smoothing_factor=0.1", "is not set here but by model.config.label_smoothing"),
+        ("trainer.learning_rate=1", "cannot be set here; use stages[].learning_rate"),
+        ("trainer.label_smoothing_factor=0.1", "cannot be set here; use model.config.label_smoothing"),
         ("data.fold=two", "data.fold"),
         ("data.source=[a.csv, 3]", "data.source: ['a.csv', 3] is neither a path or name nor a list of them"),
         ("data.source={a: b}", "is neither a path or name nor a list of them"),
@@ -111,17 +111,17 @@ def edit(folder):
         ("nothing", "write key=value"),
         ("stages.x.epochs=1", "stages.x.epochs: Index 'x'"),
         ("metric=uarr", "metric: unknown 'uarr'; did you mean 'uar'?"),
-        ("run_name=../x", "run_name is out of its range"),
-        ("data.max_seconds=0", "data.max_seconds is out of its range; it must be min_seconds or more"),
-        ("stages.0.epochs=-1", "stages[0].epochs is out of its range"),
-        ("trainer.per_device_train_batch_size=0", "must be 1 or more"),
+        ("run_name=../x", "run_name is '../x'; it must be the name of a folder"),
+        ("data.max_seconds=0", "data.max_seconds is 0.0, out of its range; it must be above 0"),
+        ("stages.0.epochs=-1", "stages[0].epochs is -1.0, out of its range; it must be above 0"),
+        ("trainer.per_device_train_batch_size=0", "must be at least 1"),
         ("trainer.lr_scheduler_type=cosin", "trainer, in stage warmup: cosin is not a valid SchedulerType"),
-        ("trainer.dataloader_persistent_workers=true", "workers begin each epoch anew"),
+        ("trainer.dataloader_persistent_workers=true", "workers must start anew in each epoch"),
         ("data.fold=1", "has no folds; leave data.fold at 0"),
         ("model.audio_config.num_mel_bins=abc", "num_mel_bins"),
-        ("model.audio_config.conv_kernel=[5, 5, 5]", "must be of one length"),
+        ("model.audio_config.conv_kernel=[5, 5, 5]", "must have equal lengths"),
         ("model.attn_implementation=spda", "spda"),
-        ("evaluation.conditions=[adio]", "'adio' is no modality of this model"),
+        ("evaluation.conditions=[adio]", "unknown 'adio'; did you mean 'audio'"),
         ("evaluation.splits=[test-meld]", "the test-meld split is empty; did you mean 'test'?"),
     ],
 )
@@ -140,7 +140,7 @@ def test_recipe_file(monkeypatch, capsys, folder):
 def test_patience_without_a_best_epoch(train):
     patience = "stages.0.early_stopping_patience=2"
     for change in ("trainer.load_best_model_at_end=false", "stages.0.trainer={load_best_model_at_end: false}"):
-        assert "stages[0].early_stopping_patience waits for a better epoch" in train(patience, change)
+        assert "stages[0].early_stopping_patience needs the best epoch" in train(patience, change)
 
 
 def test_missing_manifest(train, folder):
@@ -155,7 +155,7 @@ def test_manifest_without_a_required_column(train, folder):
 
 def test_duplicate_id(train, edit):
     edit(3, "utterance_id", "u1")
-    assert "manifest.csv, row 4 ('u1'): utterance_id stands twice" in train()
+    assert "manifest.csv, row 4 ('u1'): utterance_id is not unique" in train()
 
 
 def test_unknown_label(train, edit):
@@ -198,7 +198,7 @@ def test_neither_audio_nor_text(train, edit):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"this is not sound at all" * 9, "not readable as audio"),
+        (b"this is not sound at all" * 9, "cannot be decoded"),
         (b"", "empty file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n", "Git LFS pointer"),
         (None, "no such file"),
@@ -225,7 +225,7 @@ def test_a_text_only_model_given_audio_alone(train, edit):
 
 def test_a_rate_for_a_backbone_that_is_not_there(train):
     said = train("model.text_backbone=null", "stages.0.learning_rate={head: 1.0e-3, text: 1.0e-5}")
-    assert "there is no text backbone to train" in said
+    assert "the model has no text backbone to train" in said
 
 
 def test_words_that_are_longer_than_the_backbone_reads(train, edit):
@@ -237,7 +237,7 @@ def test_a_folder_that_is_no_run_is_left_alone(monkeypatch, capsys, folder):
     (folder / "outputs" / "bad").mkdir(parents=True)
     (folder / "outputs" / "bad" / "thesis.txt").write_text("years of work")
     words = ("--config", folder / "recipe.yaml", "--overwrite")
-    assert "holds something that is no run of ours" in refused(train_hf_e2e, monkeypatch, capsys, folder, *words)
+    assert "exists and is not the folder of a run" in refused(train_hf_e2e, monkeypatch, capsys, folder, *words)
 
 
 def test_a_class_weight_that_is_no_number(train):
@@ -248,13 +248,13 @@ def test_evaluation(monkeypatch, capsys, folder):
     def evaluate(*words) -> str:
         return refused(evaluate_hf_e2e, monkeypatch, capsys, folder, *words)
 
-    assert "evaluate on what?" in evaluate("--checkpoint", folder / "gone")
+    assert "give --manifest or --recipe" in evaluate("--checkpoint", folder / "gone")
     manifest = ("--manifest", folder / "manifest.csv")
-    assert "neither a run, nor a model folder" in evaluate("--checkpoint", folder / "gone", *manifest)
+    assert "neither a run's folder, nor a model folder" in evaluate("--checkpoint", folder / "gone", *manifest)
     (folder / "odd").mkdir()
     (folder / "odd" / "config.json").write_text('{"model_type": "merhan", "temperature": 1.5}')
     said = evaluate("--checkpoint", folder / "odd", *manifest)
-    assert "odd/config.json is not for this version" in said and "'temperature'" in said
+    assert "odd/config.json is not valid for this version" in said and "'temperature'" in said
     said = evaluate("--checkpoint", folder / "gone", *manifest, "--set", "data.corpsu=x")
     assert "did you mean 'data.corpus'?" in said
 

@@ -1,4 +1,4 @@
-"""Corpora: what readers find in real releases, in the built-in one, and in tables of one's own."""
+"""Corpus readers on real releases, on the built-in corpus and on the user's own tables, and the manifest."""
 
 import shutil
 from pathlib import Path
@@ -10,12 +10,12 @@ import pytest
 import soundfile
 from scipy.stats import chi2_contingency
 
-from merhan.corpora import read_corpus
-from merhan.corpora.demo_corpus import EMOTIONS, SPLITS
-from merhan.dataset import context_of
+from merhan.data.audio_facts import measure_recordings
+from merhan.data.corpora.base import read_corpus
+from merhan.data.corpora.demo_corpus import EMOTIONS, SPLITS
+from merhan.data.dataset import dialogue_context
+from merhan.data.manifest import read_manifest, write_manifest
 from merhan.errors import InputError
-from merhan.inspection import measure
-from merhan.manifest import read_manifest, write_manifest
 from processing_merhan import load_audio
 
 
@@ -32,7 +32,7 @@ def test_emodb(corpora):
     assert rows["speaker"].value_counts().sort_index().tolist() == speakers
     assert rows["text"].nunique() == 10
     assert set(rows.loc[rows["gender"] == "male", "speaker"].str[-2:]) == {"03", "10", "11", "12", "15"}
-    assert measure(rows.head(20), "emodb")[0]["duration"].between(1, 9).all()
+    assert measure_recordings(rows.head(20), "emodb")[0]["duration"].between(1, 9).all()
 
 
 def test_ravdess(corpora):
@@ -46,7 +46,9 @@ def test_ravdess(corpora):
     copies = rows.set_index("utterance_id").loc[originals["utterance_id"]]
     assert copies["label"].tolist() == originals["label"].tolist()
     np.testing.assert_allclose(
-        measure(originals, "a")[0]["duration"], measure(copies.reset_index(), "b")[0]["duration"], atol=1e-3
+        measure_recordings(originals, "a")[0]["duration"],
+        measure_recordings(copies.reset_index(), "b")[0]["duration"],
+        atol=1e-3,
     )
 
 
@@ -57,7 +59,7 @@ def test_meld(corpora):
     assert "13708 of 13708 rows have text alone" in notes[0]
     assert not rows["text"].str.contains("[\u2018\u2019\u201c\u201d]").any()
     assert rows.groupby("split", sort=False)["dialogue"].nunique().tolist() == [1038, 114, 280]
-    # Facts of the published split, computed again from what was read.
+    # A published property of the split, computed from the rows.
     train, test = (rows[rows["split"] == name] for name in ("train", "test"))
     assert abs(test["speaker"].isin(train["speaker"]).mean() - 0.958) < 0.001
 
@@ -82,7 +84,7 @@ def test_meld_with_clips(tmp_path):
     rows, notes = corpus.rows, corpus.notes
     assert rows["text"].iloc[0] == 'It\'s 2, "okay"'
     silent = rows.loc[rows["audio"] == "", "utterance_id"].tolist()
-    assert silent == ["meld-train-dia125-utt3", "meld-validation-dia110-utt7"], "clips that no decoder reads"
+    assert silent == ["meld-train-dia125-utt3", "meld-validation-dia110-utt7"], "clips that cannot be decoded"
     assert "2 of 9 rows" in notes[0]
     corrected = rows.loc[rows["utterance_id"] == "meld-test-dia1-utt3", "audio"].item()
     assert corrected.endswith("final_videos_testdia1_utt3.mp4")
@@ -91,9 +93,9 @@ def test_meld_with_clips(tmp_path):
         read_corpus("meld", tmp_path)
 
 
-def test_context_is_the_raw_turns_before(corpora):
+def test_context_is_the_preceding_turns(corpora):
     rows = read_corpus("meld", corpora / "meld").rows
-    contexts = context_of(rows, 3)
+    contexts = dialogue_context(rows, 3)
     by_id = rows.set_index("utterance_id")
     assert contexts["meld-train-dia0-utt0"] == []
     expected = [
@@ -105,12 +107,12 @@ def test_context_is_the_raw_turns_before(corpora):
     ]
     assert contexts["meld-train-dia0-utt5"] == expected
     assert max(len(turns) for turns in contexts.values()) == 3
-    # Ids jump in 72 train dialogues: the turn before is the one that was said before, not the number before.
+    # Turn numbers have gaps in 72 train dialogues: the context is the preceding turns, not the preceding numbers.
     numbers = sorted(rows.loc[rows["dialogue"] == "meld-train-dia2", "turn"])
-    assert len(context_of(rows, 99)[f"meld-train-dia2-utt{numbers[-1]}"]) == len(numbers) - 1
+    assert len(dialogue_context(rows, 99)[f"meld-train-dia2-utt{numbers[-1]}"]) == len(numbers) - 1
 
 
-def test_copies_and_foreign_files_are_counted(tmp_path, tone):
+def test_copies_and_other_files_are_counted(tmp_path, tone):
     name = "03-01-05-01-02-01-18.wav"
     for folder in ("Actor_18", "nested/Actor_18"):
         (tmp_path / folder).mkdir(parents=True)
@@ -124,7 +126,7 @@ def test_copies_and_foreign_files_are_counted(tmp_path, tone):
         shutil.copy(tone(), tmp_path / "wav" / name)
     corpus = read_corpus("emodb", tmp_path / "wav")
     rows, notes = corpus.rows, corpus.notes
-    assert rows["label"].item() == "anger" and notes == ["1 left out: its name is not EMO-DB's"]
+    assert rows["label"].item() == "anger" and notes == ["1 left out: its name is not an EMO-DB name"]
 
 
 # --- the built-in corpus ---
@@ -136,20 +138,21 @@ def test_demo_splits_are_speaker_disjoint_and_balanced(demo):
     assert demo.groupby("split")["label"].value_counts().unstack().nunique(axis=1).eq(1).all()
 
 
-def test_demo_words_tell_valence_and_nothing_of_arousal(tmp_path):
-    """By construction neither modality alone beats one half; here the words are held to it by a test of chance."""
+def test_demo_text_depends_on_valence_only(tmp_path):
+    """A chi-squared test finds no dependence of the text on arousal."""
     rows = read_corpus("demo", tmp_path, seed=1, scale=0.3).rows
     rows["arousal"] = [EMOTIONS[label][0] for label in rows["label"]]
     rows["valence"] = [EMOTIONS[label][1] for label in rows["label"]]
     rows["word"] = rows["text"].str.split().str[-1]
-    assert rows.groupby("word")["valence"].nunique().max() == 1, "the last word tells valence"
+    assert rows.groupby("word")["valence"].nunique().max() == 1, "the last word determines valence"
     for column in ("word", "text"):
         counts = pd.crosstab(rows[column].str[:12], rows["arousal"])
         assert chi2_contingency(counts[counts.sum(axis=1) > 5]).pvalue > 0.01
 
 
-def test_demo_voice_tells_arousal_and_nothing_of_valence(demo):
+def test_demo_audio_depends_on_arousal_only(demo):
     def brightness(path: str) -> float:
+        """The spectral centroid relative to the Nyquist frequency."""
         power = np.abs(np.fft.rfft(load_audio(path))) ** 2
         return (power * np.arange(len(power))).sum() / power.sum() / len(power)
 
@@ -161,18 +164,18 @@ def test_demo_voice_tells_arousal_and_nothing_of_valence(demo):
     assert abs(mean["joy"] - mean["anger"]) < 5 * spread and abs(mean["calm"] - mean["sadness"]) < 5 * spread
 
 
-def test_demo_is_the_same_every_time(tmp_path):
-    one, other = (read_corpus("demo", tmp_path / name, scale=0.05).rows for name in "ab")
-    assert one["text"].tolist() == other["text"].tolist()
-    for first, second in list(zip(one["audio"], other["audio"], strict=True))[::20]:
-        assert np.array_equal(soundfile.read(first)[0], soundfile.read(second)[0])
+def test_demo_is_reproducible(tmp_path):
+    first, second = (read_corpus("demo", tmp_path / name, scale=0.05).rows for name in "ab")
+    assert first["text"].tolist() == second["text"].tolist()
+    for path, other in list(zip(first["audio"], second["audio"], strict=True))[::20]:
+        assert np.array_equal(soundfile.read(path)[0], soundfile.read(other)[0])
 
 
-# --- one's own data ---
+# --- the user's own data ---
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
-def test_a_table_of_ones_own(suffix, tmp_path, tone):
+def test_a_table_with_other_column_names(suffix, tmp_path, tone):
     tone("a.wav")
     rows = pd.DataFrame(
         {"path": ["a.wav", ""], "said": ["hello", "no"], "feels": ["happy", "angry"], "who": ["x", "y"]}
@@ -186,10 +189,10 @@ def test_a_table_of_ones_own(suffix, tmp_path, tone):
     else:
         writers[suffix](file, index=False)
     columns = {"audio": "path", "text": "said", "label": "feels", "speaker": "who"}
-    found = read_corpus("table", file, {"happy": "joy", "angry": "anger"}, columns=columns).rows
-    assert found["label"].tolist() == ["joy", "anger"] and found["source_label"].tolist() == ["happy", "angry"]
-    assert found["audio"].tolist() == [str(tmp_path / "a.wav"), ""]
-    assert found["utterance_id"].tolist() == ["mine-000001", "mine-000002"] and set(found["corpus"]) == {"mine"}
+    corpus = read_corpus("table", file, {"happy": "joy", "angry": "anger"}, columns=columns).rows
+    assert corpus["label"].tolist() == ["joy", "anger"] and corpus["source_label"].tolist() == ["happy", "angry"]
+    assert corpus["audio"].tolist() == [str(tmp_path / "a.wav"), ""]
+    assert corpus["utterance_id"].tolist() == ["mine-000001", "mine-000002"] and set(corpus["corpus"]) == {"mine"}
     with pytest.raises(InputError, match="no column 'fels'; did you mean 'feels'"):
         read_corpus("table", file, columns={**columns, "label": "fels"})
     with pytest.raises(InputError, match="unknown column 'labl'; did you mean 'label'"):
@@ -198,12 +201,12 @@ def test_a_table_of_ones_own(suffix, tmp_path, tone):
         read_corpus("table", file, columns=columns)
 
 
-def test_labels_can_be_named_anew_and_dropped(tmp_path):
+def test_labels_are_renamed_and_dropped(tmp_path):
     file = tmp_path / "mine.csv"
     file.write_text("text,label\nyes,stress\nno,unclear\nwell,neutral\n")
     corpus = read_corpus("table", file, {"stress": "stress", "unclear": None})
     rows, notes = corpus.rows, corpus.notes
-    assert rows["label"].tolist() == ["stress", "neutral"], "a word that the map names is a label from then on"
+    assert rows["label"].tolist() == ["stress", "neutral"], "labels of the map are valid"
     assert notes == ["1 left out: label 'unclear' is dropped by data.label_map"]
     with pytest.raises(InputError, match="no row has the label 'sterss'; did you mean 'stress'"):
         read_corpus("table", file, {"sterss": "anger"})
@@ -221,23 +224,22 @@ def test_a_datasets_data_set(tmp_path, tone):
     whole = datasets.Dataset.from_dict(rows, features=features)
     datasets.DatasetDict(train=whole, dev=whole, test=whole).save_to_disk(tmp_path / "saved")
     columns = {"audio": "file", "text": "sentence", "label": "emotion"}
-    found = read_corpus("datasets", tmp_path / "saved", columns=columns).rows
-    assert found["split"].tolist() == ["train"] * 2 + ["validation"] * 2 + ["test"] * 2
-    assert found["label"].tolist() == ["anger", "joy"] * 3
-    assert measure(found, "x")[0]["duration"].tolist() == [1.0] * 6
+    corpus = read_corpus("datasets", tmp_path / "saved", columns=columns).rows
+    assert corpus["split"].tolist() == ["train"] * 2 + ["validation"] * 2 + ["test"] * 2
+    assert corpus["label"].tolist() == ["anger", "joy"] * 3
+    assert measure_recordings(corpus, "x")[0]["duration"].tolist() == [1.0] * 6
     with pytest.raises(InputError, match="no column 'emotoin'"):
         read_corpus("datasets", tmp_path / "saved", columns={**columns, "label": "emotoin"})
     with pytest.raises(InputError, match="cannot be loaded"):
         read_corpus("datasets", tmp_path / "gone")
 
 
-def test_sound_inside_a_datasets_data_set_is_unpacked(tmp_path, tone, cache):
+def test_audio_inside_a_datasets_data_set_is_written_to_the_cache(tmp_path, tone, cache):
     content = tone("a.flac").read_bytes()
     pd.DataFrame({"audio": [{"bytes": content, "path": "a.flac"}], "label": ["joy"]}).to_parquet(
         tmp_path / "train.parquet"
     )
-    found = read_corpus("datasets", tmp_path).rows
-    path = found["audio"].item()
+    path = read_corpus("datasets", tmp_path).rows["audio"].item()
     assert path.startswith(str(cache)) and Path(path).read_bytes() == content
 
 
@@ -254,12 +256,14 @@ def test_manifest_round_trip(suffix, demo, tmp_path):
     np.testing.assert_allclose(again["duration"], demo["duration"])
     shutil.move(tmp_path / "deep", tmp_path / "moved")
     with pytest.raises(InputError):
-        measure(read_manifest(tmp_path / "moved" / path.name, root=tmp_path), "moved")
-    assert measure(read_manifest(tmp_path / "moved" / path.name), "moved")[0]["duration"].all(), "paths are relative"
+        measure_recordings(read_manifest(tmp_path / "moved" / path.name, root=tmp_path), "moved")
+    assert measure_recordings(read_manifest(tmp_path / "moved" / path.name), "moved")[0]["duration"].all(), (
+        "paths are relative"
+    )
 
 
-def test_features_lie_beside_the_manifest_that_names_them(demo, tmp_path):
-    """As recordings do, through both doors, and when two manifests are joined of which one has none."""
+def test_feature_paths_are_relative_to_their_manifest(demo, tmp_path):
+    """Like paths of audio, also when two manifests are joined of which one has no features."""
     names = [str(tmp_path / "there" / "vectors" / f"{number}.npy") for number in range(3)]
     rows = demo.head(3).assign(audio_features=names, text_features=["", *names[1:]])
     write_manifest(rows, tmp_path / "there" / "m.csv")
@@ -270,11 +274,17 @@ def test_features_lie_beside_the_manifest_that_names_them(demo, tmp_path):
     for again in (read_manifest(paths[0]), read_corpus("manifest", paths).rows):
         for column in ("audio_features", "text_features"):
             expected = [*rows[column], "", ""][: len(again)]
-            assert [str(Path(one).resolve()) if one else "" for one in again[column]] == expected
+            assert [str(Path(path).resolve()) if path else "" for path in again[column]] == expected
 
 
-def test_start_and_end_cut_utterances_out_of_a_recording(tmp_path, tone):
+def test_start_and_end_select_a_segment_of_a_recording(tmp_path, tone):
     tone("long.wav", seconds=3.0)
     lines = ["utterance_id,corpus,audio,text,label,start,end", "a,own,long.wav,,joy,0.5,1.5", "b,own,long.wav,,joy,,"]
     (tmp_path / "m.csv").write_text("\n".join(lines))
-    assert measure(read_manifest(tmp_path / "m.csv"), "m")[0]["duration"].tolist() == [1.0, 3.0]
+    assert measure_recordings(read_manifest(tmp_path / "m.csv"), "m")[0]["duration"].tolist() == [1.0, 3.0]
+
+
+def test_a_missing_column_names_the_recipe_key_and_the_option(tmp_path):
+    (tmp_path / "m.csv").write_text("utterance_id,corpus,audio,text,feeling\na,own,,Hello.,joy\n")
+    with pytest.raises(InputError, match=r"lacks the column 'label'.*data\.options\.columns .`--column label=\.\.\.`"):
+        read_manifest(tmp_path / "m.csv")

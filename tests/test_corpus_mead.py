@@ -1,4 +1,4 @@
-"""MEAD: a synthetic release with its traps."""
+"""The MEAD reader, on a synthetic release with the irregularities of the original."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 from releases import mead
 
-from merhan.corpora import read_corpus
-from merhan.corpora.mead_corpus import ABOUT
+from merhan.data.audio_facts import measure_recordings
+from merhan.data.corpora.base import read_corpus
+from merhan.data.corpora.mead_corpus import ABOUT
 from merhan.errors import InputError
-from merhan.inspection import measure
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def corpus(release):
 
 @pytest.fixture(scope="module")
 def transcripts(tmp_path_factory) -> Path:
-    """Words for the common and generic sentences of all emotions, and for the specific ones of contempt and sad."""
+    """Texts of the common and generic sentences, and of the specific ones of contempt and sad."""
     lines = [f",{number},Common or generic {number}." for number in range(1, 14)]
     lines += [f"{word},{number},{word} {number}." for word in ("contempt", "sad") for number in range(14, 31)]
     path = tmp_path_factory.mktemp("mead") / "sentences.csv"
@@ -36,7 +36,7 @@ def row(rows: pd.DataFrame, name: str) -> pd.Series:
     return rows.set_index("utterance_id").loc[f"mead-{name}"]
 
 
-def test_rows_of_the_whole_layout(corpus):
+def test_rows_of_the_synthetic_release(corpus):
     rows = corpus.rows
     assert len(rows) == 2 * 670 - 1 - 4 - 4
     assert rows["label"].value_counts().to_dict() == {
@@ -47,7 +47,7 @@ def test_rows_of_the_whole_layout(corpus):
     assert set(rows["source_label"]) == set(ABOUT.published) and sum(ABOUT.published.values()) == 31_729
 
 
-def test_common_and_generic_sentences_are_shared_across_emotions_and_specific_ones_are_not(corpus):
+def test_common_and_generic_sentences_are_shared_across_emotions(corpus):
     rows = corpus.rows
     shared = rows.groupby("sentence")["label"].nunique()
     assert set(shared[shared == 8].index) == {f"mead-common-{number:02d}" for number in (1, 2, 3)} | {
@@ -59,9 +59,9 @@ def test_common_and_generic_sentences_are_shared_across_emotions_and_specific_on
     assert len(shared) == 13 + 7 * 17 + 27
 
 
-def test_m4a_of_both_rates_is_decoded(corpus):
-    some = corpus.rows.groupby("speaker").head(3)
-    assert measure(some, "mead")[0]["duration"].between(0.09, 0.2).all()
+def test_m4a_of_both_sampling_rates_is_decoded(corpus):
+    rows = corpus.rows.groupby("speaker").head(3)
+    assert measure_recordings(rows, "mead")[0]["duration"].between(0.09, 0.2).all()
 
 
 def test_without_transcripts_there_is_no_text_and_a_remark(corpus):
@@ -73,28 +73,28 @@ def test_transcripts_are_by_emotion_and_sentence(release, transcripts):
     rows = read_corpus("mead", release, transcripts=transcripts).rows
     assert row(rows, "M003-sad-level_1-014")["text"] == "sad 14."
     assert row(rows, "M003-contempt-level_1-014")["text"] == "contempt 14."
-    assert row(rows, "M003-fear-level_1-014")["text"] == "", "no other emotion's words"
+    assert row(rows, "M003-fear-level_1-014")["text"] == "", "not the text of another emotion"
     assert set(rows.loc[rows["sentence"] == "mead-generic-04", "text"]) == {"Common or generic 4.", ""}
 
 
-def test_sets_whose_numbers_may_have_moved_up_are_counted_and_get_no_text(release, corpus, transcripts):
-    """205 of the release's 1056 sets lack a recording, and no number shows which."""
-    assert corpus.remarks[0].startswith("65 of 1331 rows stand in sets that end before their list:")
+def test_sets_that_lack_recordings_are_counted_and_have_no_text(release, corpus, transcripts):
+    """Which recording is missing is unknown, because the others may have been renumbered."""
+    assert corpus.remarks[0].startswith("65 of 1331 rows are of sets that end before their list:")
     rows = read_corpus("mead", release, transcripts=transcripts).rows
-    moved = rows[rows["utterance_id"].str.startswith("mead-M003-contempt-level_2")]
-    assert len(moved) == 29 and set(moved["text"]) == {""}
+    incomplete = rows[rows["utterance_id"].str.startswith("mead-M003-contempt-level_2")]
+    assert len(incomplete) == 29 and set(incomplete["text"]) == {""}
     assert row(rows, "W009-neutral-level_1-001")["text"] == "", "36 of the longer list"
     assert row(rows, "M003-neutral-level_1-001")["text"] == "Common or generic 1."
-    kept = rows[rows["utterance_id"].str.startswith("mead-W009-sad-level_2")]
-    assert len(kept) == 26 and (kept["text"] != "").all(), "a set with gaps kept its numbers"
+    with_gaps = rows[rows["utterance_id"].str.startswith("mead-W009-sad-level_2")]
+    assert len(with_gaps) == 26 and (with_gaps["text"] != "").all(), "a set with gaps was not renumbered"
 
 
-def test_foreign_files_are_counted_and_video_is_not_read(corpus):
-    assert "1 left out: its path is not MEAD's" in corpus.notes
+def test_other_files_are_counted_and_video_is_not_read(corpus):
+    assert "1 left out: its path is not a MEAD path" in corpus.notes
     assert corpus.rows["audio"].str.endswith(".m4a").all()
 
 
-def test_unknown_emotions_stop_the_reading(release, tmp_path):
+def test_an_unknown_emotion_is_an_error(release, tmp_path):
     place = tmp_path / "M003" / "audio" / "bored" / "level_1"
     place.mkdir(parents=True)
     with pytest.raises(InputError, match="no MEAD recording"):
@@ -109,12 +109,12 @@ def test_unknown_emotions_stop_the_reading(release, tmp_path):
     [
         (["emotion,number,text"], "lacks the column sentence"),
         (["emotion,sentence,text", "anger,14,no"], "line 2: unknown emotion 'anger'"),
-        (["emotion,sentence,text", "angry,fourteen,no"], "line 2: sentence 'fourteen' is no number"),
-        (["emotion,sentence,text", ",13,yes", ",14,no"], "line 3: sentence '14' is no number, or is of one emotion"),
-        (["emotion,sentence,text", "sad,14,yes", "sad,014,no"], "line 3: stands there twice"),
+        (["emotion,sentence,text", "angry,fourteen,no"], "line 2: sentence 'fourteen' is not a number"),
+        (["emotion,sentence,text", ",13,yes", ",14,no"], "line 3: sentence '14' is specific to an emotion"),
+        (["emotion,sentence,text", "sad,14,yes", "sad,014,no"], "line 3: the sentence is listed twice"),
     ],
 )
-def test_malformed_transcripts_are_refused(lines, message, release, tmp_path):
+def test_malformed_transcripts_are_errors(lines, message, release, tmp_path):
     (tmp_path / "sentences.csv").write_text("\n".join(lines) + "\n")
     with pytest.raises(InputError, match=message):
         read_corpus("mead", release, transcripts=tmp_path / "sentences.csv")

@@ -1,4 +1,4 @@
-"""CMU-MOSEI: what its reader makes of the two tables and of whatever lies beside them."""
+"""The CMU-MOSEI reader, on synthetic releases with either of the two tables."""
 
 from pathlib import Path
 
@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from releases import mosei, tiny_sounds
 
-from merhan.corpora import Corpus, mosei_corpus, read_corpus
+from merhan.data.audio_facts import measure_recordings
+from merhan.data.corpora import mosei_corpus
+from merhan.data.corpora.base import Corpus, read_corpus
 from merhan.errors import InputError
-from merhan.inspection import measure
 
 
 def read(folder: Path) -> tuple[pd.DataFrame, Corpus]:
@@ -17,7 +18,7 @@ def read(folder: Path) -> tuple[pd.DataFrame, Corpus]:
     return corpus.rows.set_index("utterance_id"), corpus
 
 
-def test_the_published_counts_are_of_23259_sentences():
+def test_the_published_counts_sum_to_23259_sentences():
     assert sum(mosei_corpus.ABOUT.published.values()) == 23_259
     assert set(mosei_corpus.ABOUT.published) == set(mosei_corpus.LABELS)
 
@@ -30,19 +31,21 @@ def test_a_row(tmp_path):
     assert (row["start"], row["end"], row["turn"]) == (0.0, 0.802, 0)
 
 
-def test_the_label_is_the_sentiment(tmp_path):
+def test_the_label_is_the_sign_of_the_sentiment(tmp_path):
     rows, _ = read(mosei.make(tmp_path))
     assert sorted(rows["label"].unique()) == ["negative", "neutral", "positive"]
 
 
 def test_the_strongest_emotion_is_not_read(tmp_path):
-    """label6 has "happy" for a sentence that is as angry as happy, and for those without any emotion."""
-    with_it, without = (read(mosei.make(tmp_path / str(label6), label6=label6))[0] for label6 in (True, False))
-    assert with_it.loc["mosei-zv0Jl4TIQDc_0", "source_label"] == "positive"
-    assert with_it.drop(columns="audio").equals(without.drop(columns="audio"))
+    """label6 is "happy" for a sentence that is as angry as happy, and for those without any emotion."""
+    with_column, without_column = (
+        read(mosei.make(tmp_path / str(label6), label6=label6))[0] for label6 in (True, False)
+    )
+    assert with_column.loc["mosei-zv0Jl4TIQDc_0", "source_label"] == "positive"
+    assert with_column.drop(columns="audio").equals(without_column.drop(columns="audio"))
 
 
-def test_turns_are_in_the_order_of_time_and_not_of_the_index(tmp_path):
+def test_turns_are_in_chronological_order(tmp_path):
     rows, _ = read(mosei.make(tmp_path))
     video = rows[rows["dialogue"] == "mosei--3g5yACwYnA"]
     assert video["turn"].to_dict() == {
@@ -52,33 +55,33 @@ def test_turns_are_in_the_order_of_time_and_not_of_the_index(tmp_path):
     }
 
 
-def test_words_are_found_by_their_times_and_not_by_the_clip_number(tmp_path):
+def test_texts_are_joined_by_time_and_not_by_the_clip_number(tmp_path):
     rows, corpus = read(mosei.make(tmp_path))
     for name, row in rows.iterrows():
         assert row["text"] == f"Sentence {name.rsplit('_', 1)[1]} of it, a ___ blank or two."
-    assert "words" not in " ".join(corpus.notes)
+    assert "no text" not in " ".join(corpus.notes)
 
 
-def test_a_sentence_begins_with_its_recording_at_the_earliest(tmp_path):
+def test_a_sentence_does_not_begin_before_its_recording(tmp_path):
     rows, _ = read(mosei.make(tmp_path))
     assert rows.loc["mosei-08d4NTXkSxw_0", "start"] == 0.0
-    measured = measure(rows.reset_index(), "mosei")[0].set_index("utterance_id")
+    measured = measure_recordings(rows.reset_index(), "mosei")[0].set_index("utterance_id")
     np.testing.assert_allclose(measured["duration"], rows["end"] - rows["start"], atol=1e-3)
 
 
-def test_cuts_have_no_times(tmp_path):
-    rows, _ = read(mosei.make(tmp_path, audio="cuts"))
+def test_segments_have_no_times(tmp_path):
+    rows, _ = read(mosei.make(tmp_path, audio="segments"))
     assert "start" not in rows and "end" not in rows
     assert rows.loc["mosei--3g5yACwYnA_2", "audio"].endswith("Segmented_Audio/train/-3g5yACwYnA_2.wav")
-    assert measure(rows, "mosei")[0]["duration"].tolist() == [0.1] * len(rows)
+    assert measure_recordings(rows, "mosei")[0]["duration"].tolist() == [0.1] * len(rows)
 
 
-def test_the_released_segments_are_not_taken_for_cuts(tmp_path):
-    """Their numbers are the transcript's: -3g5yACwYnA_2 is the sentence with index 1."""
+def test_the_released_segments_are_not_read(tmp_path):
+    """They are numbered like the transcripts: -3g5yACwYnA_2 is the sentence with index 1."""
     mosei.make(tmp_path, audio="none")
     tiny_sounds.write(tmp_path / "Raw" / "Audio" / "Segmented" / "-3g5yACwYnA_2.wav")
     rows, corpus = read(tmp_path)
-    assert (rows["audio"] == "").all() and corpus.notes[-1] == "7 of 7 rows have no sound"
+    assert (rows["audio"] == "").all() and corpus.notes[-1] == "7 of 7 rows have no audio"
 
 
 def test_videos_in_no_fold_are_left_out(tmp_path):
@@ -88,14 +91,14 @@ def test_videos_in_no_fold_are_left_out(tmp_path):
     assert corpus.skipped[0].item == "mosei--Alixo7euuU_0"
 
 
-def test_rows_that_lack_one_modality_are_remarked_and_those_that_lack_both_left_out(tmp_path):
-    mosei.make(tmp_path, words=False)
+def test_rows_without_audio_and_text_are_left_out(tmp_path):
+    mosei.make(tmp_path, texts=False)
     (tmp_path / "Raw" / "Audio" / "Full" / "WAV_16000" / "100499.wav").unlink()
     rows, corpus = read(tmp_path)
     assert "mosei-100499_0" not in rows.index
     assert corpus.notes[1:] == [
-        "1 left out: neither its recording nor its words are here",
-        "6 of 6 rows have no words",
+        "1 left out: neither its recording nor its text is available",
+        "6 of 6 rows have no text",
     ]
 
 
@@ -112,12 +115,12 @@ def test_the_table_of_mmsa(tmp_path):
     ("old", "new", "message"),
     [
         ("label2b", "label3", "lacks the column label2b"),
-        (",1,1,0,3,1", ",1,2,0,3,1", "row 5, label2b: label '2' is not in the table"),
-        (",0,3,1\n", ",0,3,7\n", "row 5, split: label '7' is not in the table"),
+        (",1,1,0,3,1", ",1,2,0,3,1", "row 5, label2b: label '2' is not in the label table"),
+        (",0,3,1\n", ",0,3,7\n", "row 5, split: label '7' is not in the label table"),
         ("0,0.0,0.9", "0,zero,0.9", "row 5: start is 'zero', not a number"),
     ],
 )
-def test_a_malformed_table_stops_the_reading(old, new, message, tmp_path):
+def test_a_malformed_table_is_an_error(old, new, message, tmp_path):
     table = mosei.make(tmp_path) / "CMU_MOSEI_Labels.csv"
     assert table.read_text().count(old) == 1
     table.write_text(table.read_text().replace(old, new))
@@ -126,18 +129,18 @@ def test_a_malformed_table_stops_the_reading(old, new, message, tmp_path):
 
 
 @pytest.mark.parametrize("line", [b"100499___1___0.0___0.9\n", b"100499___1___0.0___late___Yes.\n", b"100499\xff\n"])
-def test_a_malformed_transcript_stops_the_reading(line, tmp_path):
+def test_a_malformed_transcript_is_an_error(line, tmp_path):
     mosei.make(tmp_path)
     (tmp_path / "Raw" / "Transcript" / "Segmented" / "Combined" / "100499.txt").write_bytes(line)
-    with pytest.raises(InputError, match="100499.txt: a line should be video___clip___start___end___words"):
+    with pytest.raises(InputError, match="100499.txt: a line should be video___clip___start___end___text"):
         read_corpus("mosei", tmp_path)
 
 
-def test_one_table_and_something_to_hear_or_read_are_needed(tmp_path):
+def test_one_table_and_a_modality_are_required(tmp_path):
     with pytest.raises(InputError, match="should have one .* below it, has 0"):
         read_corpus("mosei", tmp_path)
-    mosei.make(tmp_path, audio="none", words=False)
-    with pytest.raises(InputError, match="no recording and no words"):
+    mosei.make(tmp_path, audio="none", texts=False)
+    with pytest.raises(InputError, match="no recording and no text"):
         read_corpus("mosei", tmp_path)
     mosei.make_mmsa(tmp_path)
     with pytest.raises(InputError, match="should have one .* below it, has 2"):

@@ -1,16 +1,16 @@
-"""MSP-IMPROV's reader, on a synthetic release."""
+"""The MSP-IMPROV reader, on a synthetic release with the irregularities of the original."""
 
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from releases.msp_improv import FREE_TEXT, MUTE, NEITHER, NO_DOMINANCE, RELABELLED, TWICE, UNRATED, make, names
+from releases.msp_improv import FREE_TEXT, NEITHER, NO_AUDIO, NO_DOMINANCE, RELABELLED, REPEATED, UNRATED, make, names
 
-from merhan.corpora import Skipped, read_corpus
-from merhan.corpora.msp_improv_corpus import ABOUT, read
+from merhan.data.audio_facts import measure_recordings
+from merhan.data.corpora.base import Skipped, read_corpus
+from merhan.data.corpora.msp_improv_corpus import ABOUT, read
+from merhan.data.protocols import split
 from merhan.errors import InputError
-from merhan.inspection import measure
-from merhan.protocols import split
 
 
 TURN = "UTD-IMPROV-S01A-F01-S-FM01.avi; N; A:3.000000; V:3.500000; D:3.000000;\n"
@@ -32,8 +32,8 @@ def rows(corpus):
 
 
 @pytest.fixture
-def one_file(tmp_path):
-    """A release of one turn with words, labelled by the given text."""
+def release_of_one_turn(tmp_path):
+    """Write a release of one turn with a transcript and this content of Evalution.txt."""
 
     def write(text: str) -> Path:
         (tmp_path / "Evalution.txt").write_text(text)
@@ -48,19 +48,19 @@ def test_published_counts_add_up():
     assert sum(ABOUT.published[word] for word in "NHSA") == 7798, "the four classes of the literature"
 
 
-def test_every_turn_is_found_in_the_order_of_names(rows):
+def test_turns_are_in_the_order_of_their_names(rows):
     assert rows.index.tolist() == sorted(set(names()) - {NEITHER}) and len(rows) == 479
 
 
 @pytest.mark.parametrize("name", ["Evalution.txt", "Evaluation.txt"])
-def test_the_table_is_found_under_both_spellings(name, tmp_path):
+def test_both_spellings_of_the_table_are_read(name, tmp_path):
     assert len(read(make(tmp_path, table=name)).rows) == 479
 
 
-def test_sounds_are_named_msp_where_the_table_says_utd(release, rows):
+def test_recordings_are_named_msp_and_rated_as_utd(release, rows):
     path = release / "Audio" / "session1" / "S01A" / "S" / "MSP-IMPROV-S01A-F01-S-FM01.wav"
     assert rows.loc["S01A-F01-S-FM01", "audio"] == str(path)
-    assert measure(rows.head(5), "x")[0]["duration"].tolist() == [0.1] * 5
+    assert measure_recordings(rows.head(5), "x")[0]["duration"].tolist() == [0.1] * 5
 
 
 def test_labels_are_the_consensus_and_not_the_intended_emotion(rows):
@@ -70,25 +70,25 @@ def test_labels_are_the_consensus_and_not_the_intended_emotion(rows):
 def test_other_and_no_agreement_are_left_out(release):
     corpus = read_corpus("msp_improv", release)
     assert set(corpus.rows["label"]) == {"anger", "joy", "sadness", "neutral"}
-    assert {"1 left out: label 'O' names no emotion", "1 left out: label 'X' names no emotion"} <= set(corpus.notes)
+    assert {"1 left out: label 'O' is not an emotion", "1 left out: label 'X' is not an emotion"} <= set(corpus.notes)
 
 
-def test_both_actors_of_a_session_share_it(release, rows):
+def test_both_actors_are_in_the_same_session(release, rows):
     assert rows["speaker"].nunique() == 12 and rows["session"].nunique() == 6
     assert rows.loc["S01A-F01-S-MF01", ["speaker", "gender"]].tolist() == ["msp_improv-F01", "female"]
     parts, _, _ = split(read_corpus("msp_improv", release).rows, "loso:session", 2)
     assert set(parts.loc[parts["split"] == "test", "speaker"]) == {"msp_improv-F03", "msp_improv-M03"}
 
 
-def test_only_what_recurs_is_a_sentence(rows):
+def test_only_scripted_turns_have_a_sentence(rows):
     scenario = rows.index.str[9]
     assert set(rows.loc[scenario.isin(["R", "T"]), "sentence"]) == {"msp_improv-S01", "msp_improv-S02"}
-    assert set(rows.loc[scenario.isin(["S", "P"]), "sentence"]) == {""}, "what is said there is free"
+    assert set(rows.loc[scenario.isin(["S", "P"]), "sentence"]) == {""}, "these are not scripted"
     emotions = rows[rows["sentence"] == "msp_improv-S01"].index.str[3]
-    assert set(emotions) == set("AHSN"), "one sentence in all emotions, so that words do not tell them"
+    assert set(emotions) == set("AHSN"), "each sentence occurs in all emotions"
 
 
-def test_no_order_of_turns_is_invented(rows):
+def test_rows_have_no_dialogue_because_the_order_is_unknown(rows):
     assert "turn" not in rows and "dialogue" not in rows
 
 
@@ -98,48 +98,49 @@ def test_dimensions_may_be_missing(rows):
     assert ABOUT.scale == (1, 5)
 
 
-def test_a_rating_that_stands_twice_counts_once(corpus, rows):
-    assert rows.loc[TWICE, "votes"] == '{"anger": 3}'
-    assert "ratings that stand twice and count once: 1" in corpus.remarks
+def test_a_repeated_rating_is_counted_once(corpus, rows):
+    assert rows.loc[REPEATED, "votes"] == '{"anger": 3}'
+    assert "repeated ratings, which are counted once: 1" in corpus.remarks
 
 
-def test_free_text_does_not_end_the_reading(rows):
-    assert rows.loc[FREE_TEXT, "votes"] == '{"anger": 3}', "semicolons and latin-1 in a rater's second answer"
+def test_free_comments_are_skipped(rows):
+    assert rows.loc[FREE_TEXT, "votes"] == '{"anger": 3}', "the comment contains semicolons and latin-1"
 
 
-def test_votes_for_other_keep_the_corpus_own_word(rows):
+def test_votes_for_other_keep_the_source_label(rows):
     assert rows.loc["S02A-F03-S-FM01", "votes"] == '{"Other": 3}'
     assert rows.loc["S02H-M04-S-FM01", "votes"] == '{"neutral": 2, "sadness": 1}'
 
 
-def test_activation_that_runs_downwards_is_told(corpus, tmp_path):
+def test_a_reversed_activation_scale_is_reported(corpus, tmp_path):
     assert not any("arousal" in remark for remark in corpus.remarks)
-    downwards = read(make(tmp_path, downwards=True))
-    assert "arousal is 1.50 for anger, 4.00 for sadness, so 1 is very active; take 6 - arousal" in downwards.remarks
-    assert downwards.rows["arousal"].min() == 1.5, "the numbers stay as the corpus gives them"
+    reversed_scale = read(make(tmp_path, reversed_scale=True))
+    remark = "arousal is 1.50 for anger, 4.00 for sadness, so 1 is very active; use 6 - arousal"
+    assert remark in reversed_scale.remarks
+    assert reversed_scale.rows["arousal"].min() == 1.5, "the values are not changed"
 
 
-def test_one_modality_is_enough_and_none_is_not(corpus, rows):
-    assert rows.loc[MUTE, ["audio", "text"]].tolist() == ["", "It\u2019s so lovely."]
+def test_turns_need_audio_or_text(corpus, rows):
+    assert rows.loc[NO_AUDIO, ["audio", "text"]].tolist() == ["", "It\u2019s so lovely."]
     assert corpus.skipped == [
         Skipped(NEITHER, "neither recording nor transcript"),
         Skipped(UNRATED, "recording that nobody evaluated"),
     ]
     assert corpus.remarks[:2] == [
-        "1 of 479 turns have text alone: no recording found",
+        "1 of 479 turns have no recording",
         "478 of 479 turns have no transcript",
     ]
 
 
-def test_macos_shadow_files_are_not_read(release, corpus):
+def test_metadata_files_of_macos_are_not_read(release, corpus):
     assert list(release.rglob("._*"))
-    assert Counter(one.reason for one in corpus.skipped)["recording that nobody evaluated"] == 1
+    assert Counter(skipped.reason for skipped in corpus.skipped)["recording that nobody evaluated"] == 1
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (TURN.replace("; N;", "; Z;"), "Evalution.txt, line 1: label 'Z' is not in the table"),
+        (TURN.replace("; N;", "; Z;"), "Evalution.txt, line 1: label 'Z' is not in the label table"),
         (TURN + "ab01; Angri; Angry; A:1.0; V:1.0; D:1.0; N:1.0;\n", "line 2: label 'Angri' .*did you mean 'Angry'"),
         (TURN.replace("A:3.000000", "A:high"), "line 1: .* is not UTD-IMPROV-<turn>.avi; label; A:; V:; D:;"),
         (TURN.replace("S01A-F01", "S01Q-F01"), "line 1: .* is not UTD-IMPROV-<turn>.avi"),
@@ -148,14 +149,14 @@ def test_macos_shadow_files_are_not_read(release, corpus):
     ],
     ids=["label", "vote", "number", "name", "rater first", "no rating"],
 )
-def test_what_cannot_be_read_names_file_and_line(text, message, one_file):
+def test_errors_name_file_and_line(text, message, release_of_one_turn):
     with pytest.raises(InputError, match=message):
-        read(one_file(text))
+        read(release_of_one_turn(text))
 
 
-def test_a_folder_without_the_table_is_refused(tmp_path):
+def test_a_folder_without_the_table_is_an_error(tmp_path):
     with pytest.raises(InputError, match="holds 0 files Evalution.txt or Evaluation.txt"):
         read(tmp_path)
     (tmp_path / "Evalution.txt").write_text(TURN)
-    with pytest.raises(InputError, match="no evaluated turn with a recording or words"):
+    with pytest.raises(InputError, match="no evaluated turn with a recording or a text"):
         read(tmp_path)

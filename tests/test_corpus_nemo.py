@@ -1,14 +1,14 @@
-"""nEMO: what its reader makes of the release on GitHub."""
+"""The nEMO reader, on a synthetic release in the layout of GitHub."""
 
 import pytest
 from releases import nemo
 
-from merhan.corpora import read_corpus
-from merhan.corpora.nemo_corpus import ABOUT
+from merhan.data.corpora.base import read_corpus
+from merhan.data.corpora.nemo_corpus import ABOUT
 from merhan.errors import InputError
 
 
-def test_the_published_counts_are_of_4481_recordings():
+def test_the_published_counts_sum_to_4481_recordings():
     assert sum(ABOUT.published.values()) == 4481 and set(ABOUT.published) == set(nemo.EMOTIONS)
 
 
@@ -21,12 +21,12 @@ def test_a_row(tmp_path):
     assert (row["gender"], row["sentence"], row["language"]) == ("male", "nemo-38", "pl")
 
 
-def test_blanks_before_a_speaker_are_not_the_speaker(tmp_path):
+def test_spaces_before_a_speaker_are_removed(tmp_path):
     rows = read_corpus("nemo", nemo.make(tmp_path)).rows
     assert sorted(rows["speaker"].unique()) == ["nemo-EB0", "nemo-MP0", "nemo-SM0"]
 
 
-def test_an_open_quotation_mark_swallows_no_lines(tmp_path):
+def test_an_unbalanced_quotation_mark_is_read_literally(tmp_path):
     corpus = read_corpus("nemo", nemo.make(tmp_path))
     # Three actors, six emotions, three sentences; MP0 lacks one sentence, and one line has no file.
     assert len(corpus.rows) == 3 * 6 * 3 - 6 - 1
@@ -34,20 +34,20 @@ def test_an_open_quotation_mark_swallows_no_lines(tmp_path):
     assert texts["nemo-46"].tolist() == ['"Żołwica to dawne określenie na siostrę męża.']
 
 
-def test_rows_are_in_order_although_the_table_is_not(tmp_path):
+def test_rows_are_sorted(tmp_path):
     rows = read_corpus("nemo", nemo.make(tmp_path)).rows
     assert rows["utterance_id"].is_monotonic_increasing
 
 
 def test_lines_without_files_and_files_without_lines_are_counted(tmp_path):
     corpus = read_corpus("nemo", nemo.make(tmp_path))
-    assert [one[:2] for one in corpus.skipped] == [
+    assert [skipped[:2] for skipped in corpus.skipped] == [
         ("SM0_fear_2.wav", "in data.tsv, but not in samples"),
         ("SM0_fear_99.wav", "in samples, but not in data.tsv"),
     ]
 
 
-def test_a_line_that_contradicts_its_file_name_stops_the_reading(tmp_path):
+def test_a_line_that_contradicts_its_file_name_is_an_error(tmp_path):
     table = nemo.make(tmp_path) / "data.tsv"
     before, after = table.read_text(encoding="utf-8").split("        SM0", 1)
     table.write_text(f"{before}        EB0{after}", encoding="utf-8")
@@ -56,7 +56,7 @@ def test_a_line_that_contradicts_its_file_name_stops_the_reading(tmp_path):
         read_corpus("nemo", tmp_path)
 
 
-def test_a_line_that_is_cut_short_stops_the_reading(tmp_path):
+def test_an_incomplete_line_is_an_error(tmp_path):
     table = nemo.make(tmp_path) / "data.tsv"
     lines = table.read_text(encoding="utf-8").splitlines()
     lines[6] = lines[6].rsplit("\t", 2)[0]
@@ -65,30 +65,30 @@ def test_a_line_that_is_cut_short_stops_the_reading(tmp_path):
         read_corpus("nemo", tmp_path)
 
 
-def test_an_unknown_emotion_stops_the_reading(tmp_path):
+def test_an_unknown_emotion_is_an_error(tmp_path):
     table = nemo.make(tmp_path) / "data.tsv"
     table.write_text(table.read_text(encoding="utf-8").replace("surprised", "surprise"), encoding="utf-8")
     for file in (tmp_path / "samples").glob("*surprised*"):
         file.rename(file.with_name(file.name.replace("surprised", "surprise")))
-    with pytest.raises(InputError, match="label 'surprise' is not in the table .*; did you mean 'surprised'"):
+    with pytest.raises(InputError, match="label 'surprise' is not in the label table .*; did you mean 'surprised'"):
         read_corpus("nemo", tmp_path)
 
 
-def test_a_table_without_its_columns_stops_the_reading(tmp_path):
+def test_a_table_without_its_columns_is_an_error(tmp_path):
     table = nemo.make(tmp_path) / "data.tsv"
     table.write_text(table.read_text(encoding="utf-8").replace("raw_text", "text"), encoding="utf-8")
     with pytest.raises(InputError, match="lacks the column raw_text"):
         read_corpus("nemo", tmp_path)
 
 
-def test_the_parquet_release_is_told_to_another_reader(tmp_path):
+def test_the_parquet_release_is_referred_to_the_datasets_reader(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train-00000-of-00002.parquet").touch()
     with pytest.raises(InputError, match="Parquet files are for `corpus: datasets`"):
         read_corpus("nemo", tmp_path)
 
 
-def test_a_table_without_recordings_stops_the_reading(tmp_path):
+def test_a_table_without_recordings_is_an_error(tmp_path):
     nemo.make(tmp_path)
     for file in (tmp_path / "samples").iterdir():
         file.unlink()

@@ -1,14 +1,14 @@
-"""SAVEE: what its reader makes of both layouts."""
+"""The SAVEE reader, on synthetic releases in both layouts."""
 
 import pytest
 from releases import savee, tiny_sounds
 
-from merhan.corpora import read_corpus
-from merhan.corpora.savee_corpus import ABOUT
+from merhan.data.corpora.base import read_corpus
+from merhan.data.corpora.savee_corpus import ABOUT
 from merhan.errors import InputError
 
 
-def test_both_layouts_are_the_same_corpus(tmp_path):
+def test_both_layouts_give_the_same_rows(tmp_path):
     original, flat = (read_corpus("savee", savee.make(tmp_path / layout, layout)) for layout in ("original", "flat"))
     columns = [column for column in original.rows if column != "audio"]
     assert original.rows[columns].equals(flat.rows[columns])
@@ -36,10 +36,12 @@ def test_sadness_and_surprise_have_two_letters(tmp_path):
     assert rows.loc["savee-KL_a01", "label"] == "anger"
 
 
-def test_words_are_unknown_and_the_reader_says_so(tmp_path):
+def test_rows_have_no_text_and_a_remark_says_so(tmp_path):
     corpus = read_corpus("savee", savee.make(tmp_path))
     assert (corpus.rows["text"] == "").all()
-    assert corpus.notes == ["no row has text: the sentences are TIMIT's, and their words are not in the archive"]
+    assert corpus.notes == [
+        "no row has text: the sentences are from TIMIT, and the archive does not contain their texts"
+    ]
 
 
 def test_both_layouts_side_by_side_are_read_once(tmp_path):
@@ -49,28 +51,28 @@ def test_both_layouts_side_by_side_are_read_once(tmp_path):
     assert len(corpus.rows) == 480 and corpus.notes[0] == "480 left out: a copy of a recording in another folder"
 
 
-def test_files_of_macos_are_no_recordings(tmp_path):
+def test_metadata_files_of_macos_are_not_read(tmp_path):
     savee.make(tmp_path)
     (tmp_path / "AudioData" / "DC" / "._a01.wav").write_bytes(b"Mac OS X")
     corpus = read_corpus("savee", tmp_path)
-    assert len(corpus.rows) == 480 and corpus.notes[0] == "1 left out: macOS wrote it beside a recording"
+    assert len(corpus.rows) == 480 and corpus.notes[0] == "1 left out: metadata that macOS wrote beside a recording"
 
 
 @pytest.mark.parametrize(
     "name", ["AudioData/XY/a01.wav", "ALL/a01.wav", "ALL/DC_a1.wav", "ALL/DC_a001.wav", "hello.wav"]
 )
-def test_a_recording_without_speaker_or_sentence_stops_the_reading(name, tmp_path):
+def test_a_recording_without_speaker_or_sentence_is_an_error(name, tmp_path):
     tiny_sounds.write(tmp_path / name)
     with pytest.raises(InputError, match=f"{name}: a SAVEE recording is speaker, emotion and sentence"):
         read_corpus("savee", tmp_path)
 
 
-def test_an_unknown_emotion_stops_the_reading(tmp_path):
+def test_an_unknown_emotion_is_an_error(tmp_path):
     tiny_sounds.write(tmp_path / "ALL" / "DC_x01.wav")
     with pytest.raises(InputError, match="savee-DC_x01: label 'x'"):
         read_corpus("savee", tmp_path)
 
 
-def test_an_empty_folder_stops_the_reading(tmp_path):
+def test_an_empty_folder_is_an_error(tmp_path):
     with pytest.raises(InputError, match="no SAVEE recording"):
         read_corpus("savee", tmp_path)

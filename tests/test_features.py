@@ -11,13 +11,13 @@ from conftest import tiny_config
 from test_training import call
 
 import train_hf_e2e
-from merhan.corpora import read_corpus
-from merhan.dataset import load_data, readable
+from merhan.data.corpora.base import read_corpus
+from merhan.data.loading import keep_readable, load_data
+from merhan.data.manifest import write_manifest
 from merhan.errors import InputError
-from merhan.evaluation import evaluate_split
-from merhan.manifest import write_manifest
-from merhan.metrics import dimension_scores
-from merhan.recipe import DataRecipe
+from merhan.evaluation.evaluate import evaluate_split
+from merhan.metrics.annotations import dimension_scores
+from merhan.recipe.schema import DataRecipe
 from modeling_merhan import MerhanFeaturesConfig, MerhanForSequenceClassification
 
 
@@ -99,7 +99,7 @@ def test_vectors_of_several_widths_and_none_at_all_are_refused(monkeypatch, tmp_
     without = ["--set", columns, "--set", "model.config.dimensions=[]", "--set", "data.accept_leaks=[text, validation]"]
     assert "reads the column audio_features" in refused(*without)
     rate = "stages=[{name: x, epochs: 1, learning_rate: {head: 1.0e-3, audio: 1.0e-3}}]"
-    assert "there is no audio backbone to train" in refused("--set", rate)
+    assert "the model has no audio backbone to train" in refused("--set", rate)
 
 
 def test_columns_of_vectors_become_files_with_the_same_numbers(tmp_path):
@@ -114,13 +114,13 @@ def test_columns_of_vectors_become_files_with_the_same_numbers(tmp_path):
 def test_a_row_has_a_modality_if_the_model_can_read_it(demo):
     rows = demo.head(3).assign(text="", audio=["a.wav", "", "c.wav"], audio_features=["", "b.npy", "c.npy"])
     for raw, kept, missing in (([], [1, 2], "audio_features"), (["audio"], [0, 2], "audio")):
-        found, notes = readable(rows, ["audio"], raw, "m")
+        found, notes = keep_readable(rows, ["audio"], raw, "m")
         assert found["utterance_id"].tolist() == rows["utterance_id"].iloc[kept].tolist()
         assert notes == [f"m: 1 of 3 rows left out, they have no {missing}"]
     with pytest.raises(InputError, match="no row has text or audio_features, which"):
-        readable(rows.head(1), ["text", "audio"], ["text"], "m")
+        keep_readable(rows.head(1), ["text", "audio"], ["text"], "m")
     with pytest.raises(InputError, match="no row has text_features, which"):
-        readable(demo, ["text"], [], "m")
+        keep_readable(demo, ["text"], [], "m")
 
 
 def test_vectors_alone_are_left_out_for_a_model_that_hears(demo, trained_like, processor, tmp_path):

@@ -1,4 +1,4 @@
-"""Figures against scikit-learn, and their intervals."""
+"""Metrics compared with scikit-learn and with cases computed by hand, and the coverage of their intervals."""
 
 import evaluate
 import numpy as np
@@ -16,21 +16,15 @@ from sklearn.metrics import (
     matthews_corrcoef,
 )
 
-from merhan import metrics
-from merhan.errors import InputError, require_finite
-from merhan.evaluation import by_group, cluster_column
-from merhan.metrics import (
-    SCORES,
-    EmotionMetrics,
-    calibration,
-    dimension_scores,
-    distribution_scores,
-    fit_temperature,
-    intervals,
-    risk_coverage,
-    score,
-    scores_of_counts,
-)
+from merhan.errors import InputError
+from merhan.evaluation.prediction_table import cluster_column, scores_by_group
+from merhan.metrics import classification as score_module
+from merhan.metrics.annotations import dimension_scores, vote_scores
+from merhan.metrics.calibration import calibration_scores, fit_temperature, risk_coverage
+from merhan.metrics.classification import EmotionMetrics, classification_scores, scores_from_counts
+from merhan.metrics.intervals import bootstrap_intervals
+from merhan.models.inference import require_finite_logits
+from merhan.names import SCORES
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -38,126 +32,129 @@ def test_scores_equal_scikit_learn(seed):
     rng = np.random.default_rng(seed)
     references = np.concatenate([np.arange(5), rng.integers(0, 5, 60)])
     predictions = np.where(rng.random(65) < 0.5, references, rng.integers(0, 5, 65))
-    found = score(predictions, references, 5)
-    assert found["war"] == accuracy_score(references, predictions)
-    assert found["uar"] == pytest.approx(balanced_accuracy_score(references, predictions))
-    assert found["macro_f1"] == pytest.approx(f1_score(references, predictions, average="macro"))
-    assert found["weighted_f1"] == pytest.approx(f1_score(references, predictions, average="weighted"))
-    assert found["kappa"] == pytest.approx(cohen_kappa_score(references, predictions))
-    assert found["mcc"] == pytest.approx(matthews_corrcoef(references, predictions))
-    counts = scores_of_counts(np.array(found["confusion_matrix"], dtype=float))
-    np.testing.assert_allclose(counts, [found[name] for name in SCORES])
-    assert np.sum(found["confusion_matrix"]) == found["n"] == sum(found["per_class"]["support"]) == 65
+    scores = classification_scores(predictions, references, 5)
+    assert scores["war"] == accuracy_score(references, predictions)
+    assert scores["uar"] == pytest.approx(balanced_accuracy_score(references, predictions))
+    assert scores["macro_f1"] == pytest.approx(f1_score(references, predictions, average="macro"))
+    assert scores["weighted_f1"] == pytest.approx(f1_score(references, predictions, average="weighted"))
+    assert scores["kappa"] == pytest.approx(cohen_kappa_score(references, predictions))
+    assert scores["mcc"] == pytest.approx(matthews_corrcoef(references, predictions))
+    counts = scores_from_counts(np.array(scores["confusion_matrix"], dtype=float))
+    np.testing.assert_allclose(counts, [scores[name] for name in SCORES])
+    assert np.sum(scores["confusion_matrix"]) == scores["n"] == sum(scores["per_class"]["support"]) == 65
 
 
-def test_a_class_without_references_counts_in_no_mean():
-    found = score(np.array([0, 0, 2]), np.array([0, 0, 0]), 4)
-    assert found["uar"] == pytest.approx(2 / 3) and found["per_class"]["support"] == [3, 0, 0, 0]
-    alone = score(np.array([1]), np.array([1]), 4)
-    assert alone["uar"] == 1.0 and alone["kappa"] is None, "chance agreement is certain there"
+def test_a_class_without_references_is_left_out_of_the_means():
+    scores = classification_scores(np.array([0, 0, 2]), np.array([0, 0, 0]), 4)
+    assert scores["uar"] == pytest.approx(2 / 3) and scores["per_class"]["support"] == [3, 0, 0, 0]
+    alone = classification_scores(np.array([1]), np.array([1]), 4)
+    assert alone["uar"] == 1.0 and alone["kappa"] is None, "agreement by chance is certain with one class"
 
 
-def test_the_module_loads_by_path_without_a_network():
-    module = evaluate.load(metrics.__file__)
-    found = module.compute(predictions=[0, 1, 1], references=[0, 1, 0], num_labels=2)
-    assert found["uar"] == 0.75
+def test_the_metric_module_loads_by_path_without_a_network():
+    module = evaluate.load(score_module.__file__)
+    scores = module.compute(predictions=[0, 1, 1], references=[0, 1, 0], num_labels=2)
+    assert scores["uar"] == 0.75
     again = EmotionMetrics().compute(predictions=[0, 1, 1], references=[0, 1, 0], num_labels=2)
-    assert again == found
+    assert again == scores
 
 
-def test_intervals_widen_with_the_likeness_within_speakers():
+def test_intervals_widen_with_the_correlation_within_speakers():
     rng = np.random.default_rng(0)
     references = rng.integers(0, 4, 800)
     speakers = np.repeat(np.arange(20), 40)
-    alike = np.where((speakers % 2).astype(bool), references, (references + 1) % 4)  # half the speakers, all right
-    apart = np.where(rng.random(800) < 0.5, references, (references + 1) % 4)
+    # Half of the speakers all right and the others all wrong; in contrast, half of the rows right.
+    correlated = np.where((speakers % 2).astype(bool), references, (references + 1) % 4)
+    independent = np.where(rng.random(800) < 0.5, references, (references + 1) % 4)
 
     def width(predictions) -> float:
-        low, high = intervals(predictions, references, speakers, 4)["uar"]
-        assert low <= score(predictions, references, 4)["uar"] <= high
+        low, high = bootstrap_intervals(predictions, references, speakers, 4)["uar"]
+        assert low <= classification_scores(predictions, references, 4)["uar"] <= high
         return high - low
 
-    assert width(alike) > 3 * width(apart)
-    assert intervals(apart, references, np.arange(800) % 4, 4) == {}, "four speakers tell too little of others"
-    assert intervals(apart, references, speakers, 4) == intervals(apart, references, speakers, 4)
+    assert width(correlated) > 3 * width(independent)
+    four_speakers = np.arange(800) % 4
+    assert bootstrap_intervals(independent, references, four_speakers, 4) == {}, "four speakers are too few"
+    repeated = [bootstrap_intervals(independent, references, speakers, 4) for _ in range(2)]
+    assert repeated[0] == repeated[1]
 
 
 @pytest.mark.parametrize("speakers", [10, 40])
-def test_intervals_over_speakers_cover_and_over_rows_do_not(speakers):
-    held = coverage(400, speakers, resamples=400)
-    assert 0.92 <= held["speakers"] <= 0.97
-    assert held["rows"] < 0.85
+def test_intervals_over_speakers_have_their_nominal_coverage_and_over_rows_do_not(speakers):
+    shares = coverage(400, speakers, resamples=400)
+    assert 0.92 <= shares["speakers"] <= 0.97
+    assert shares["rows"] < 0.85
 
 
 def overconfident(temperature: float, rows: int = 4000) -> tuple[np.ndarray, np.ndarray]:
-    """Logits whose softmax is right at one temperature, and labels drawn from it."""
+    """Logits whose softmax is calibrated at the given temperature, and labels drawn from that distribution."""
     rng = np.random.default_rng(0)
     logits = temperature * rng.normal(0, 1.5, (rows, 4))
-    chances = np.exp(logits / temperature)
-    chances /= chances.sum(axis=1, keepdims=True)
-    return logits, np.array([rng.choice(4, p=row) for row in chances])
+    probabilities = np.exp(logits / temperature)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    return logits, np.array([rng.choice(4, p=row) for row in probabilities])
 
 
-def test_the_temperature_is_found_and_mends_confidence():
+def test_the_fitted_temperature_calibrates_the_scores():
     logits, references = overconfident(3.0)
-    found = fit_temperature(logits[:2000], references[:2000])
-    assert found == pytest.approx(3.0, rel=0.1)
-    before, after = (calibration(logits[2000:] / t, references[2000:]) for t in (1.0, found))
+    temperature = fit_temperature(logits[:2000], references[:2000])
+    assert temperature == pytest.approx(3.0, rel=0.1)
+    before, after = (calibration_scores(logits[2000:] / t, references[2000:]) for t in (1.0, temperature))
     assert after["ece"] < 0.04 < 0.15 < before["ece"]
     assert after["log_loss"] < before["log_loss"] and after["brier"] < before["brier"]
-    assert after["top2"] == before["top2"], "the order of the answers stays"
+    assert after["top2"] == before["top2"], "scaling keeps the order of the labels"
 
 
-def test_calibration_of_cases_known_by_hand():
-    sure = np.array([[9.0, -9.0], [9.0, -9.0]])
-    assert calibration(sure, np.array([0, 0]))["ece"] < 1e-6
-    half = calibration(sure, np.array([0, 1]))
+def test_calibration_of_cases_computed_by_hand():
+    confident = np.array([[9.0, -9.0], [9.0, -9.0]])
+    assert calibration_scores(confident, np.array([0, 0]))["ece"] < 1e-6
+    half = calibration_scores(confident, np.array([0, 1]))
     assert half["ece"] == pytest.approx(0.5) and half["brier"] == pytest.approx(1.0)
     assert half["bins"]["count"] == [2] and half["top2"] == 1.0
-    even = calibration(np.zeros((4, 4)), np.array([0, 1, 2, 3]))
+    even = calibration_scores(np.zeros((4, 4)), np.array([0, 1, 2, 3]))
     assert even["log_loss"] == pytest.approx(np.log(4)) and even["ece"] == pytest.approx(0)
 
 
-def test_who_answers_only_when_sure_is_wrong_less_often():
+def test_the_risk_falls_with_the_coverage():
     logits, references = overconfident(1.0)
-    found = risk_coverage(logits, references)
-    assert found["coverage"][0] == 1.0 and found["risk"] == sorted(found["risk"], reverse=True)
+    scores = risk_coverage(logits, references)
+    assert scores["coverage"][0] == 1.0 and scores["risk"] == sorted(scores["risk"], reverse=True)
     confidence = np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1) ** -1
     right = logits.argmax(axis=1) == references
-    for share, threshold, risk in zip(found["coverage"], found["threshold"], found["risk"], strict=True):
+    for share, threshold, risk in zip(scores["coverage"], scores["threshold"], scores["risk"], strict=True):
         answered = confidence >= threshold - 1e-12
         assert share == pytest.approx(answered.mean()) and risk == pytest.approx(1 - right[answered].mean())
-    assert np.mean(found["risk"][1:]) < found["aurc"] + 0.05 < found["risk"][0]
-    assert risk_coverage(logits / 2, references)["risk"] == pytest.approx(found["risk"], abs=0.02)
+    assert np.mean(scores["risk"][1:]) < scores["aurc"] + 0.05 < scores["risk"][0]
+    assert risk_coverage(logits / 2, references)["risk"] == pytest.approx(scores["risk"], abs=0.02)
 
 
-def test_equal_confidence_is_answered_together():
-    found = risk_coverage(np.array([[2.0, 0.0]] * 3 + [[0.0, 1.0]]), np.array([0, 0, 1, 1]))
-    assert set(found["coverage"]) == {0.75, 1.0} and found["risk"][0] == 0.25
-    assert found["risk"][-1] == pytest.approx(1 / 3)
+def test_rows_of_equal_confidence_are_answered_together():
+    scores = risk_coverage(np.array([[2.0, 0.0]] * 3 + [[0.0, 1.0]]), np.array([0, 0, 1, 1]))
+    assert set(scores["coverage"]) == {0.75, 1.0} and scores["risk"][0] == 0.25
+    assert scores["risk"][-1] == pytest.approx(1 / 3)
 
 
-def test_distance_from_the_votes_is_scipys():
+def test_vote_scores_equal_scipy():
     rng = np.random.default_rng(0)
     shares, logits = rng.dirichlet(np.ones(4), 30), rng.normal(size=(30, 4))
     shares[0] = [1, 0, 0, 0]
-    scores = softmax(logits, axis=1)
-    found = distribution_scores(logits, shares)
-    assert found["kl"] == pytest.approx(entropy(shares, scores, axis=1).mean()) and found["n"] == 30
-    assert found["cross_entropy"] == pytest.approx(
-        log_loss(np.zeros(1), scores[:1], labels=range(4)) / 30
-        + sum(-(share * np.log(score)).sum() for share, score in zip(shares[1:], scores[1:], strict=True)) / 30
+    probabilities = softmax(logits, axis=1)
+    scores = vote_scores(logits, shares)
+    assert scores["kl"] == pytest.approx(entropy(shares, probabilities, axis=1).mean()) and scores["n"] == 30
+    assert scores["cross_entropy"] == pytest.approx(
+        log_loss(np.zeros(1), probabilities[:1], labels=range(4)) / 30
+        + sum(-(share * np.log(row)).sum() for share, row in zip(shares[1:], probabilities[1:], strict=True)) / 30
     )
-    assert distribution_scores(np.log(shares[1:]), shares[1:])["kl"] == pytest.approx(0)
+    assert vote_scores(np.log(shares[1:]), shares[1:])["kl"] == pytest.approx(0)
 
 
 @pytest.mark.parametrize("shares", [[[0.5, 0.6]], [[1.5, -0.5]], [[np.nan, 1.0]], np.zeros((0, 2))])
-def test_votes_that_are_no_shares_are_refused(shares):
+def test_vote_scores_refuse_what_is_no_distribution(shares):
     with pytest.raises(ValueError, match="summing to 1"):
-        distribution_scores(np.zeros((len(shares), 2)), np.array(shares))
+        vote_scores(np.zeros((len(shares), 2)), np.array(shares))
 
 
-def test_dimension_scores_tell_scale_and_offset_from_error():
+def test_ccc_penalises_scale_and_offset():
     rng = np.random.default_rng(0)
     truth = rng.normal(3.0, 1.5, 200)
     right = dimension_scores(truth, truth)
@@ -171,7 +168,7 @@ def test_dimension_scores_tell_scale_and_offset_from_error():
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
-def test_dimension_scores_refuse_what_is_not_finite_and_are_silent_on_constants(wrong):
+def test_dimension_scores_refuse_nan_and_have_no_correlation_of_constants(wrong):
     for pair in (([wrong, 1.0], [1.0, 2.0]), ([1.0, 2.0], [wrong, 1.0]), ([], [])):
         with pytest.raises(ValueError, match="all of them finite"):
             dimension_scores(*map(np.array, pair))
@@ -184,26 +181,32 @@ def test_dimension_scores_refuse_what_is_not_finite_and_are_silent_on_constants(
         }
 
 
-def test_what_is_drawn(demo):
+def test_intervals_resample_dialogues_or_speakers(demo):
     assert cluster_column(demo) == "speaker"
     assert cluster_column(demo.assign(dialogue="d")) == "dialogue"
     assert cluster_column(demo.drop(columns="speaker")) == "utterance_id"
 
 
 def test_logits_that_are_not_finite_are_refused():
-    """NaN would count as the first class, and WAR would look fine."""
+    """NaN would count as the first class, and WAR would look plausible."""
     with pytest.raises(InputError, match="1 of 3 rows are not finite: training diverged"):
-        require_finite(np.array([[0.0, 1.0], [np.nan, 0.0], [1.0, 0.0]]))
+        require_finite_logits(np.array([[0.0, 1.0], [np.nan, 0.0], [1.0, 0.0]]))
 
 
-def test_a_group_of_few_rows_is_not_called_the_worst():
+def test_groups_of_few_rows_come_last():
     table = pd.DataFrame({"speaker": ["lone"] + ["weak"] * 10 + ["good"] * 10})
     references = np.arange(21) % 2
-    guessed = references.copy()
-    guessed[:3] = 1 - guessed[:3]
-    assert [group["name"] for group in by_group(table, guessed, references, 2)["speaker"]] == ["weak", "good", "lone"]
-    table["gender"] = [float("nan")] * 11 + ["female"] * 5 + ["male"] * 5  # pooled with a fold that does not know it
-    assert [group["n"] for group in by_group(table, guessed, references, 2)["gender"]] == [5, 5]
+    predicted = references.copy()
+    predicted[:3] = 1 - predicted[:3]
+    assert [group["name"] for group in scores_by_group(table, predicted, references, 2)["speaker"]] == [
+        "weak",
+        "good",
+        "lone",
+    ]
+    table["gender"] = (
+        [float("nan")] * 11 + ["female"] * 5 + ["male"] * 5
+    )  # NaN after pooling with a fold without the column
+    assert [group["n"] for group in scores_by_group(table, predicted, references, 2)["gender"]] == [5, 5]
     table["duration"] = [float("nan")] * 10 + [0.5] * 4 + [3.0] * 7
-    found = by_group(table, guessed, references, 2)["duration"]
-    assert {group["name"]: group["n"] for group in found} == {"under 1 s": 4, "2 to 4 s": 7}
+    durations = scores_by_group(table, predicted, references, 2)["duration"]
+    assert {group["name"]: group["n"] for group in durations} == {"under 1 s": 4, "2 to 4 s": 7}

@@ -313,7 +313,7 @@ def test_fusion_parts_are_the_hybrids_own(make_model):
 
 @pytest.mark.parametrize("field", [{"fusion": "hybird"}, {"pooling": "average"}, {"fusion_parts": ["locale"]}])
 def test_unknown_choices_are_refused_by_name(field):
-    with pytest.raises(Exception, match=f"{next(iter(field))}: there is no"):
+    with pytest.raises(Exception, match=f"{next(iter(field))}: unknown"):
         tiny_config(**field)
 
 

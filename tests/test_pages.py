@@ -1,4 +1,4 @@
-"""The report in a real browser, where there is one: no request to any host, no error, fits a phone, light and dark."""
+"""The HTML reports in a browser: no request, no error, no horizontal overflow on a phone, light and dark."""
 
 import html
 import json
@@ -13,31 +13,37 @@ import pandas as pd
 import pytest
 from scipy.special import log_softmax
 
-from merhan import explanation
-from merhan.dataset import load_data
+from merhan.data.loading import load_data
 from merhan.errors import InputError
-from merhan.evaluation import evaluate_split
-from merhan.explanation import explain, explain_rows, require_raw
-from merhan.history import Stage
-from merhan.recipe import DataRecipe
-from merhan.report import curves
+from merhan.evaluation import explanation
+from merhan.evaluation.evaluate import evaluate_split
+from merhan.evaluation.explanation import explain, explain_rows, require_raw_inputs
+from merhan.evaluation.report import group_sections
+from merhan.evaluation.report_charts import training_charts
+from merhan.recipe.schema import DataRecipe
+from merhan.reporting.markdown_tables import risk_coverage_rows, risk_coverage_table
+from merhan.reporting.svg_charts import Series, line_chart, number_axis
+from merhan.training.stage_history import StageHistory
 
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+in_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
-# What a reader's window shows: how far the page is wider than it, and how light its text and its ground are.
+# Loads a page in a frame of the width of a window, and writes what it measures into its own title.
 PROBE = """<iframe id=page width={width} height=800 srcdoc="{page}"></iframe><script>
 page.onload = () => {{
   const inside = page.contentDocument, style = page.contentWindow.getComputedStyle(inside.body)
+  const pictures = [...inside.querySelectorAll("svg:not([aria-hidden]), img, audio")]
+  const tables = [...inside.querySelectorAll("table")]
   document.title = JSON.stringify({{
     overflow: inside.documentElement.scrollWidth - inside.documentElement.clientWidth,
-    unnamed: [...inside.querySelectorAll("svg, img, audio")].filter(one => !one.ariaLabel && !one.alt).length,
+    unnamed: pictures.filter(picture => !picture.ariaLabel && !picture.alt).length,
+    unscrollable: tables.filter(table => !table.closest("[role=region][tabindex][aria-label]")).length,
     color: style.color,
     dark: page.contentWindow.matchMedia("(prefers-color-scheme: dark)").matches,
-    asked: page.contentWindow.performance.getEntriesByType("resource").map(one => one.name)
-      .filter(one => !one.startsWith("data:")),
-    headings: [...inside.querySelectorAll("h1, h2")].map(one => one.textContent),
+    requests: page.contentWindow.performance.getEntriesByType("resource").map(entry => entry.name)
+      .filter(name => !name.startsWith("data:")),
+    headings: [...inside.querySelectorAll("h1, h2")].map(heading => heading.textContent),
   }})
 }}</script>"""
 
@@ -46,18 +52,17 @@ page.onload = () => {{
 def data(demo, tmp_path):
     demo.to_parquet(tmp_path / "manifest.parquet")
     recipe = DataRecipe(corpus="manifest", source=str(tmp_path / "manifest.parquet"))
-    return load_data(recipe, *[["audio", "text"]] * 2, "test")
+    return load_data(recipe, ["audio", "text"], ["audio", "text"], "test")
 
 
 @pytest.fixture
 def page(trained_like, processor, data, tmp_path) -> str:
-    """The report of a run that learnt nothing, hence has mistakes to listen to."""
-    (tmp_path / "recipe.yaml").write_text("stages: [{name: warmup}]\n")
-    log = [
-        entry
-        for epoch in (1, 2, 3)
-        for entry in ({"loss": 1 / epoch, "epoch": epoch}, {"eval_loss": 1.0, "eval_uar": 0.4, "epoch": epoch})
-    ]
+    """The report of an untrained model, which has errors to show, with the training history of a run."""
+    (tmp_path / "recipe.yaml").write_text("run_name: example\nstages: [{name: warmup}]\n")
+    log = []
+    for epoch in (1, 2, 3):
+        log.append({"loss": 1 / epoch, "epoch": epoch})
+        log.append({"eval_loss": 1.0, "eval_uar": 0.4, "epoch": epoch})
     state = {"log_history": [*log, {"train_runtime": 90.0}, {"peak_memory": 1.5}]}
     (tmp_path / "warmup").mkdir()
     (tmp_path / "warmup" / "trainer_state.json").write_text(json.dumps(state))
@@ -66,93 +71,127 @@ def page(trained_like, processor, data, tmp_path) -> str:
 
 
 def browse(page: str, folder: Path, width: int, dark: bool) -> tuple[dict, str]:
-    """Open a page in a window of that width -> what the probe saw, and the console."""
+    """Open a page in a window of a width; returns what the probe measured, and the console."""
     file = folder / "probe.html"
     file.write_text(PROBE.format(width=width, page=html.escape(page)))
     command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
     command += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=5000"]
-    command += [f"--blink-settings=preferredColorScheme={0 if dark else 1}", file.as_uri()]
-    seen = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    title = re.search(r"<title>(.*?)</title>", seen.stdout)
-    console = "\n".join(line for line in seen.stderr.splitlines() if "CONSOLE" in line)
+    command += [f"--blink-settings=preferredColorScheme={int(not dark)}", file.as_uri()]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    title = re.search(r"<title>(.*?)</title>", process.stdout)
+    console = "\n".join(line for line in process.stderr.splitlines() if "CONSOLE" in line)
     return json.loads(html.unescape(title[1])), console
 
 
 @in_browser
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
 def test_the_report_in_a_browser(page, tmp_path, width, dark):
-    seen, console = browse(page, tmp_path, width, dark)
-    assert seen["overflow"] <= 0, "a reader would have to scroll sideways"
-    assert seen["dark"] == dark and (seen["color"] == "rgb(255, 255, 255)") == dark
-    assert seen["unnamed"] == 0, "a screen reader has no name for them"
-    assert {"Its surest mistakes", "How it learnt, and what that cost"} <= set(seen["headings"])
-    assert not seen["asked"] and not console
-    stranger = page.replace("<h1>", '<img src="http://127.0.0.1:9/a.png" alt="a"><script>nothing()</script><h1>')
-    seen, console = browse(stranger, tmp_path, width, dark)
-    assert seen["asked"] == ["http://127.0.0.1:9/a.png"] and "nothing is not defined" in console, "the probe would tell"
+    measured, console = browse(page, tmp_path, width, dark)
+    assert measured["overflow"] <= 0, "the page is wider than the window"
+    assert measured["dark"] == dark and (measured["color"] == "rgb(255, 255, 255)") == dark
+    assert measured["unnamed"] == 0, "a screen reader has no name for a picture"
+    assert measured["unscrollable"] == 0, "a table is not in a region that scrolls"
+    expected = ["Scores", "Confusion matrix", "Per-class scores", "Scores by speaker", "Calibration", "Risk-coverage"]
+    expected += ["Most confident errors", "Training curves"]
+    headings = [heading for heading in measured["headings"] if heading in expected]
+    assert headings == expected
+    assert not measured["requests"] and not console
+    broken = page.replace("<h1>", '<img src="http://127.0.0.1:9/a.png" alt="a"><script>nothing()</script><h1>')
+    measured, console = browse(broken, tmp_path, width, dark)
+    assert measured["requests"] == ["http://127.0.0.1:9/a.png"], "the probe notices a request"
+    assert "nothing is not defined" in console, "the probe notices an error"
 
 
-def test_the_report_carries_its_sound_and_asks_for_nothing(page):
+def test_the_report_embeds_its_audio_and_names_the_model(page):
     assert "data:audio/ogg;base64," in page and "1.5 minutes" in page and "1.5 GiB" in page
     addresses = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert addresses and all(address.startswith("data:") for address in addresses)
+    for fact in ("example: test split, audio and text", "wav2vec2", "roberta", "hybrid (local, cross, global)"):
+        assert fact in page
+    assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", page)
 
 
-def test_scores_are_held_against_the_votes_where_there_are_any(trained_like, processor, data, tmp_path):
+def test_scores_are_compared_with_the_votes_if_there_are_any(trained_like, processor, data, tmp_path):
     rows = data.rows.assign(votes="")
     rows.loc[rows["split"].eq("test").idxmax(), "votes"] = json.dumps({"joy": 2, "calm": 1, "other": 4})
     rows.loc[rows.index[rows["split"].eq("test")][1:3], "votes"] = ['{"other": 3}', '{"other": 1, "joy": 0}']
     tested = data._replace(rows=rows)
     trained_like.config.temperature = {"audio+text": 2.0}
-    found = evaluate_split(trained_like.eval(), processor, tested, "test", tmp_path / "evaluation")
+    metrics = evaluate_split(trained_like.eval(), processor, tested, "test", tmp_path / "evaluation")
     first = pd.read_parquet(tmp_path / "evaluation" / "test" / "predictions.parquet")["logits"][0]
-    logs = dict(zip(found["labels"], log_softmax(first / 2), strict=True))
-    assert found["votes"]["n"] == 1
-    assert found["votes"]["cross_entropy"] == pytest.approx(-(2 * logs["joy"] + logs["calm"]) / 3, abs=1e-5)
-    assert "1 utterances with raters" in (tmp_path / "evaluation" / "test" / "report.html").read_text()
+    logs = dict(zip(metrics["labels"], log_softmax(first / 2), strict=True))
+    assert metrics["votes"]["n"] == 1
+    assert metrics["votes"]["cross_entropy"] == pytest.approx(-(2 * logs["joy"] + logs["calm"]) / 3, abs=1e-5)
+    assert "1 utterances with annotator votes" in (tmp_path / "evaluation" / "test" / "report.html").read_text()
 
 
-def test_curves_run_from_the_first_epoch_to_the_last():
-    epochs = [{"epoch": 1.0, "loss": 2.0, "validation_loss": 1.0, "uar": 0.5}, {"epoch": 2.0, "loss": 1.0, "uar": 1.0}]
-    found = curves(Stage("one", [{"validation_loss": 0.5, **epoch} for epoch in epochs], 1.0, 1.0))
-    assert found == {
-        "loss": "50.0,0.0 100.0,20.0",
-        "validation_loss": "50.0,20.0 100.0,30.0",
-        "uar": "50.0,20.0 100.0,0.0",
-    }
+def test_training_curves_show_every_epoch():
+    epochs = [
+        {"epoch": 1.0, "loss": 2.0, "validation_loss": 1.0, "uar": 0.5},
+        {"epoch": 2.0, "loss": None, "validation_loss": 0.5, "uar": 1.0},
+    ]
+    loss, uar = training_charts(StageHistory("warmup", epochs, 1.0, 1.0))
+    training, validation = [points for _, points, _ in loss.lines]
+    assert len(training.split()) == 1 and len(validation.split()) == 2
+    assert [text for _, text in uar.x_ticks] == ["0", "1", "2"] and uar.y.label == "UAR"
+    (_, points, _), *_ = uar.lines
+    assert points.split()[1] == f"{uar.box.right:.1f},{uar.box.top:.1f}", "the last epoch with UAR 1 is the corner"
+    assert training_charts(StageHistory("warmup", epochs[:1], 1.0, 1.0)) == [], "one epoch is no curve"
 
 
-def test_a_page_explains_each_utterance_that_is_asked_for(trained_like, processor, data, tmp_path):
+def test_a_chart_has_labels_ticks_and_a_legend():
+    series = Series("model", [(0.0, 0.0), (0.5, 1.0)], "series1", [0.25, 0.75])
+    chart = line_chart("Title", number_axis("coverage", 0.5), number_axis("risk", 1.0), [series])
+    assert [text for _, text in chart.x_ticks] == ["0", "0.1", "0.2", "0.3", "0.4", "0.5"]
+    assert [float(y) for y, _ in chart.y_ticks] == sorted((float(y) for y, _ in chart.y_ticks), reverse=True)
+    assert chart.legend == [("series1", "model")]
+    markers = chart.lines[0][2]
+    assert float(markers[0].radius) < float(markers[1].radius) and "75% of the utterances" in markers[1].text
+
+
+def test_equal_values_are_not_repeated():
+    curve = {"coverage": [1.0] * 3, "threshold": [1.0] * 3, "risk": [0.0] * 3, "aurc": 0.0}
+    assert risk_coverage_rows({"risk_coverage": curve}) == [["100%", "1.000", "1.000"]]
+    assert risk_coverage_table({"risk_coverage": curve}) == ""
+    groups = [{"name": name, "n": 20, "war": 1.0, "uar": 1.0} for name in "abc"]
+    (section,) = group_sections({"groups": {"speaker": groups}})
+    assert section["rows"] == [] and "All groups (3) have the same scores" in section["note"]
+
+
+def test_each_utterance_gets_an_explanation_page(trained_like, processor, data, tmp_path):
     row = data.rows.iloc[3]
     (path,) = explain_rows(trained_like.eval(), processor, data, [row["utterance_id"]], tmp_path / "explained")
     page = path.read_text()
-    assert f"its label is <strong>{row['label']}</strong>" in page and "data:audio/ogg;base64," in page
-    assert all(f'<th scope="row">{word}</th>' in page for word in ["voice", "words"])
+    assert f"<dt>Label</dt><dd>{row['label']}</dd>" in page and "data:audio/ogg;base64," in page
+    assert all(f'<th scope="row">{modality}</th>' in page for modality in ["audio", "text"])
     assert all(f'<th scope="row">{html.escape(word)}</th>' in page for word, _ in processor.words(row["text"]))
     with pytest.raises(InputError, match="no such utterance; did you mean"):
         explain_rows(trained_like, processor, data, [row["utterance_id"] + "x"], tmp_path)
 
 
-def test_a_page_draws_what_the_model_hears(trained_like, processor, monkeypatch):
+def test_the_explanation_shows_the_waveform_that_the_model_reads(trained_like, processor, monkeypatch):
+    """The waveform is not trimmed a second time, which would remove the pause that it starts with."""
     cut = copy(processor)
     cut.trim_silence, cut.max_seconds = 30.0, 2.0
     noise = np.random.default_rng(0).standard_normal(44_800)
-    noise[6_400:22_400] *= 0.001  # a pause, with which the middle two seconds begin: trimmed again, they would lose it
+    noise[6_400:22_400] *= 0.001  # a pause, at the start of the middle two seconds
     waveform = cut.load_audio({"array": noise, "sampling_rate": 16_000})
-    drawn = []
-    monkeypatch.setattr(explanation, "draw", lambda figure, waveform, found: drawn.append(found["seconds"][-1]))
+    ends = []
+    monkeypatch.setattr(
+        explanation, "plot_explanation", lambda figure, waveform, content: ends.append(content["seconds"][-1])
+    )
     explain(trained_like.eval(), cut, waveform, "the dinner was lovely")
-    assert len(waveform) == 32_000 and drawn[0] == pytest.approx(2.0, abs=0.05)
+    assert len(waveform) == 32_000 and ends[0] == pytest.approx(2.0, abs=0.05)
 
 
-def test_features_cannot_be_pointed_at(trained_like, processor):
-    words = copy(processor)
-    words.modalities = ["text"]
+def test_models_of_features_are_not_explained(trained_like, processor):
+    text_only = copy(processor)
+    text_only.modalities = ["text"]
     with pytest.raises(InputError, match="reads features in place of audio"):
-        require_raw(trained_like, words)
+        require_raw_inputs(trained_like, text_only)
 
 
-def test_a_page_of_words_alone_claims_nothing_about_sound(trained_like, processor):
+def test_an_explanation_of_text_shows_nothing_of_audio(trained_like, processor):
     page = explain(trained_like.eval(), processor, text="the dinner was lovely")
     assert "the dinner was lovely" in page and "Occlusion" not in page and "<img" not in page
 
@@ -160,6 +199,7 @@ def test_a_page_of_words_alone_claims_nothing_about_sound(trained_like, processo
 @in_browser
 def test_an_explanation_in_a_browser(trained_like, processor, tone, tmp_path):
     page = explain(trained_like.eval(), processor, processor.load_audio(tone()), "the dinner was lovely")
-    seen, console = browse(page, tmp_path, 390, True)
-    assert seen["overflow"] <= 0 and seen["unnamed"] == 0 and not seen["asked"] and not console
-    assert seen["headings"][1:] == ["What voice and words contributed", "Which words met which seconds"]
+    measured, console = browse(page, tmp_path, 390, True)
+    assert measured["overflow"] <= 0 and measured["unnamed"] == 0 and measured["unscrollable"] == 0
+    assert not measured["requests"] and not console
+    assert measured["headings"][1:] == ["Scores", "Modality contributions", "Attention"]

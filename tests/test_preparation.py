@@ -13,36 +13,37 @@ import pytest
 import soundfile
 from releases import msp_podcast
 
-from merhan import cli
-from merhan.corpora import read_corpus
+from merhan.cli import main as cli
+from merhan.data.corpora.base import read_corpus
+from merhan.data.manifest import read_manifest, write_manifest
+from merhan.data.preparation import prepare
 from merhan.errors import InputError
-from merhan.manifest import read_manifest
-from merhan.preparation import prepare
+from merhan.logs import captured_messages
 from processing_merhan import load_audio
 
 
 REPOSITORY = Path(__file__).parent.parent
 KILLED = """
 import os, signal, sys
-from merhan import preparation
-made = 0
+from merhan.data import preparation
+written = 0
 original = preparation._convert
 def convert(job):
-    global made
+    global written
     outcome = original(job)
-    made += outcome.made
-    if made == int(sys.argv[1]):
+    written += outcome.written
+    if written == int(sys.argv[1]):
         os.kill(os.getpid(), signal.SIGKILL)
     return outcome
 preparation._convert = convert
-from merhan import cli
+from merhan.cli import main as cli
 cli.main(sys.argv[2:])
 """
 
 
 @pytest.fixture
 def release(tmp_path, tone) -> Path:
-    """Two actors of a made-up RAVDESS: stereo, 48 kHz."""
+    """Two actors of a synthetic RAVDESS with 48 kHz, half of it stereo."""
     folder = tmp_path / "raw"
     for actor in ("01", "02"):
         (folder / f"Actor_{actor}").mkdir(parents=True)
@@ -53,10 +54,10 @@ def release(tmp_path, tone) -> Path:
     return folder
 
 
-def test_prepared_audio_sounds_as_the_original(release, tmp_path, capsys):
-    rows = prepare("ravdess", release, tmp_path / "out")
-    printed = capsys.readouterr().out
-    assert "| 05 | anger | 192 | 2 | 0 |" in printed and "16 recordings written now" in printed
+def test_prepared_audio_equals_the_original(release, tmp_path):
+    with captured_messages() as messages:
+        rows = prepare("ravdess", release, tmp_path / "out")
+    assert "| 05 | anger | 192 | 2 | 0 |" in messages[0] and "16 recordings written, 0 existed already" in messages
     again = read_manifest(tmp_path / "out/manifest.parquet")
     assert again["audio"].tolist() == rows["audio"].tolist()
     raw = read_corpus("ravdess", release).rows.set_index("utterance_id")
@@ -71,56 +72,57 @@ def test_prepared_audio_sounds_as_the_original(release, tmp_path, capsys):
     assert {"word": "05", "label": "anger", "utterances": 2} in about["labels"]
 
 
-def test_run_twice_it_does_nothing(release, tmp_path, capsys):
+def test_a_finished_conversion_is_not_repeated(release, tmp_path):
     prepare("ravdess", release, tmp_path / "out")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/audio").iterdir()}
     manifest = (tmp_path / "out/manifest.parquet").read_bytes()
-    capsys.readouterr()
-    prepare("ravdess", release, tmp_path / "out")
-    assert "0 recordings written now, 16 were there" in capsys.readouterr().out
+    with captured_messages() as messages:
+        prepare("ravdess", release, tmp_path / "out")
+    assert "0 recordings written, 16 existed already" in messages
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out/audio").iterdir()} == before
     assert (tmp_path / "out/manifest.parquet").read_bytes() == manifest
 
 
-def test_killed_it_goes_on_where_it_stopped(release, tmp_path):
-    words = ["prepare", "ravdess", str(release), str(tmp_path / "cut")]
+def test_a_killed_conversion_is_resumed(release, tmp_path):
+    words = ["prepare", "ravdess", str(release), str(tmp_path / "killed")]
     done = subprocess.run([sys.executable, "-c", KILLED, "8", *words], cwd=REPOSITORY, capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL
-    there = list((tmp_path / "cut/audio").glob("*.flac"))
-    assert 8 <= len(there) < 16 and not (tmp_path / "cut/manifest.parquet").exists()
-    kept = {path: path.stat().st_mtime_ns for path in there}
-    prepare("ravdess", release, tmp_path / "cut")
+    files = list((tmp_path / "killed/audio").glob("*.flac"))
+    assert 8 <= len(files) < 16 and not (tmp_path / "killed/manifest.parquet").exists()
+    before = {path: path.stat().st_mtime_ns for path in files}
+    prepare("ravdess", release, tmp_path / "killed")
     prepare("ravdess", release, tmp_path / "whole")
-    assert {path: path.stat().st_mtime_ns for path in there} == kept
-    cut, whole = (pd.read_parquet(tmp_path / name / "manifest.parquet") for name in ("cut", "whole"))
-    pd.testing.assert_frame_equal(cut, whole)
-    for name in cut["audio"]:
-        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert {path: path.stat().st_mtime_ns for path in files} == before
+    killed, whole = (pd.read_parquet(tmp_path / name / "manifest.parquet") for name in ("killed", "whole"))
+    pd.testing.assert_frame_equal(killed, whole)
+    for name in killed["audio"]:
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_what_cannot_be_read_is_listed_and_the_rest_is_there(release, tmp_path, capsys):
+def test_unreadable_recordings_are_listed_and_left_out(release, tmp_path):
     files = sorted(release.rglob("*.wav"))
     files[0].write_bytes(b"no sound" * 99)
     files[1].write_bytes(b"")
     files[2].write_bytes(files[2].read_bytes()[: files[2].stat().st_size // 2])
-    rows = prepare("ravdess", release, tmp_path / "out")
-    assert len(rows) == 13 and "3 failed" in capsys.readouterr().out
+    with captured_messages() as messages:
+        rows = prepare("ravdess", release, tmp_path / "out")
+    assert len(rows) == 13 and "3 failed" in messages[-1]
     failed = pd.read_csv(tmp_path / "out/failed.csv")
     assert failed["audio"].tolist() == [str(path) for path in files[:3]]
-    assert failed["error"].str.contains("not readable|empty file|cut off").all()
-    shutil.copy(files[8], files[0])  # mended: the next run takes it in
+    assert failed["error"].str.contains("cannot be decoded|empty file|truncated").all()
+    shutil.copy(files[8], files[0])  # the next run reads the replaced file
     assert len(prepare("ravdess", release, tmp_path / "out")) == 14
 
 
-def test_a_line_less_moves_no_recording_under_another_label(tmp_path, tone):
-    """The table has no ids, so rows are numbered."""
+def test_a_removed_line_does_not_reuse_the_audio_of_another_row(tmp_path, tone):
+    """The table has no ids, so rows are numbered, and the numbers of the following rows change."""
     lines = ["audio,label"]
     for number, label in enumerate(("joy", "anger", "fear")):
         tone(f"{number}.wav", seconds=1.0 + number)
         lines.append(f"{number}.wav,{label}")
     table = tmp_path / "clips.csv"
-    for kept in (lines, [lines[0], *lines[2:]]):
-        table.write_text("\n".join(kept))
+    for content in (lines, [lines[0], *lines[2:]]):
+        table.write_text("\n".join(content))
         rows = prepare("table", table, tmp_path / "out")
     durations = {
         label: soundfile.info(audio).duration for label, audio in zip(rows["label"], rows["audio"], strict=True)
@@ -128,7 +130,7 @@ def test_a_line_less_moves_no_recording_under_another_label(tmp_path, tone):
     assert durations == {"anger": 2.0, "fear": 3.0}
 
 
-def test_a_turn_whose_recording_cannot_be_read_keeps_its_words(tmp_path, tone):
+def test_a_turn_whose_recording_cannot_be_read_keeps_its_text(tmp_path, tone):
     tone("a.wav")
     (tmp_path / "b.wav").write_bytes(b"no sound" * 99)
     lines = ["utterance_id,corpus,audio,text,label,dialogue,turn", "a,own,a.wav,Hi.,joy,d,0", "b,own,b.wav,No.,joy,d,1"]
@@ -138,26 +140,27 @@ def test_a_turn_whose_recording_cannot_be_read_keeps_its_words(tmp_path, tone):
     assert len(pd.read_csv(tmp_path / "out/failed.csv")) == 1
 
 
-def test_strict_wants_the_published_counts(release, tmp_path):
+def test_strict_requires_the_published_counts(release, tmp_path):
     with pytest.raises(InputError, match="'01' 2 instead of 96"):
         prepare("ravdess", release, tmp_path / "out", strict=True)
     assert not (tmp_path / "out").exists()
 
 
-def test_strict_accepts_a_whole_release(corpora, tmp_path, capsys):
-    rows = prepare("emodb", corpora / "emodb", tmp_path / "out", strict=True)
-    assert len(rows) == 535 and "| all |  | 535 | 535 | 0 |" in capsys.readouterr().out
+def test_strict_accepts_a_complete_release(corpora, tmp_path):
+    with captured_messages() as messages:
+        rows = prepare("emodb", corpora / "emodb", tmp_path / "out", strict=True)
+    assert len(rows) == 535 and "| all |  | 535 | 535 | 0 |" in messages[0]
 
 
-def test_strict_has_nothing_to_compare_where_no_counts_are_known(tmp_path, capsys):
+def test_strict_accepts_a_corpus_without_published_counts(tmp_path):
     source = msp_podcast.make(tmp_path)
-    rows = prepare("msp_podcast", source, tmp_path / "out", strict=True)
-    printed = capsys.readouterr().out
-    assert "| A | anger | 1 | 0 |" in printed and "no published counts are known" in printed
-    assert "| published |" not in printed and len(rows) == 9
+    with captured_messages() as messages:
+        rows = prepare("msp_podcast", source, tmp_path / "out", strict=True)
+    assert "| A | anger | 1 | 0 |" in messages[0] and "no published counts are known" in messages[0]
+    assert "| published |" not in messages[0] and len(rows) == 9
 
 
-def test_labels_are_merged_and_dropped_on_the_way(release, tmp_path, capsys):
+def test_the_option_label_merges_and_drops_labels(release, tmp_path, capsys):
     cli.main(
         ["prepare", "ravdess", str(release), str(tmp_path / "out"), "--label", "calm=neutral", "--label", "disgust="]
     )
@@ -166,7 +169,7 @@ def test_labels_are_merged_and_dropped_on_the_way(release, tmp_path, capsys):
     assert "2 left out: label 'disgust' is dropped" in capsys.readouterr().out
 
 
-def test_segments_are_cut_out(tmp_path, tone):
+def test_segments_are_written_as_recordings(tmp_path, tone):
     tone("long.wav", seconds=3.0)
     lines = ["utterance_id,corpus,audio,text,label,start,end", "a/1,own,long.wav,,joy,0.5,1.5", "b,own,,words,joy,,"]
     (tmp_path / "m.csv").write_text("\n".join(lines))
@@ -180,34 +183,37 @@ def test_segments_are_cut_out(tmp_path, tone):
 
 
 def doctor(capsys, *words) -> tuple[int, str]:
+    """The exit code and the output of `merhan doctor`."""
     with pytest.raises(SystemExit) as ended:
         cli.main(["doctor", *map(str, words)])
     return ended.value.code, capsys.readouterr().out
 
 
-def test_doctor_of_ravdess_names_the_twins_and_the_stereo_files(corpora, capsys):
+def test_doctor_of_ravdess_reports_duplicates_and_stereo_files(corpora, capsys):
     code, said = doctor(capsys, corpora / "ravdess")
     assert code == 0 and "1440 utterances, 1.48 h" in said
-    twins = next(line for line in said.splitlines() if "byte-identical" in line)
-    assert "| 2 |" in twins and all(f"03-01-03-01-02-0{take}-07" in twins for take in (1, 2))
+    duplicates = next(line for line in said.splitlines() if "byte-identical" in line)
+    assert "| 2 |" in duplicates and all(f"03-01-03-01-02-0{take}-07" in duplicates for take in (1, 2))
     stereo = next(line for line in said.splitlines() if "several channels" in line)
     names = ["01-01-02-01", "08-01-02-02-01", "02-01-02-02-05", "03-01-02-01-20", "06-01-01-02-20"]
     assert "| 5 |" in stereo and all(name in stereo for name in names)
 
 
-def test_doctor_of_emodb_suggests_its_limits(corpora, capsys, tmp_path):
+def test_doctor_of_emodb_suggests_limits(corpora, capsys, tmp_path):
     code, said = doctor(capsys, corpora / "emodb", "--corpus", "emodb", "--json", tmp_path / "d.json")
     assert code == 0 and "data.max_seconds=6" in said and "data.max_tokens=32" in said
-    told = json.loads((tmp_path / "d.json").read_text())
-    assert told["healthy"] and told["labels"]["anger"] == 127 and told["seconds"]["100%"] == 8.98
-    assert len(told["speakers"]) == 10
+    diagnosis = json.loads((tmp_path / "d.json").read_text())
+    assert diagnosis["healthy"] and diagnosis["labels"]["anger"] == 127 and diagnosis["seconds"]["100%"] == 8.98
+    assert len(diagnosis["speakers"]) == 10
 
 
-def test_doctor_of_pointers_says_what_to_run(tmp_path, capsys):
+def test_doctor_of_git_lfs_pointers_names_the_remedy(tmp_path, capsys):
     for number in range(3):
         (tmp_path / f"{number}.wav").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     code, said = doctor(capsys, tmp_path)
-    assert code == 1 and "Git LFS pointers" in said and "git lfs pull" in said and "mend the errors" in said
+    assert (
+        code == 1 and "Git LFS pointers" in said and "git lfs pull" in said and "fix the errors before training" in said
+    )
 
 
 @pytest.mark.parametrize(
@@ -219,11 +225,11 @@ def test_doctor_of_pointers_says_what_to_run(tmp_path, capsys):
         ("long", "recordings over 30 s", 0),
         ("slow", "recordings below 16 kHz", 0),
         ("other rate", "recordings of 48000 Hz, where others have 16000", 0),
-        ("longer than told", "differ from their annotation", 0),
-        ("wordless", "rows without words", 0),
-        ("gone", "recordings that do not exist", 1),
+        ("wrong duration", "differ from their annotation", 0),
+        ("no text", "rows without text", 0),
+        ("missing", "recordings that do not exist", 1),
         ("rare", "labels with under ten rows", 0),
-        ("said by all", "whose words are those of one row in twenty", 0),
+        ("same text", "whose text is that of one row in twenty", 0),
     ],
 )
 def test_doctor_finds(fault, expected, code, tmp_path, capsys):
@@ -231,34 +237,33 @@ def test_doctor_finds(fault, expected, code, tmp_path, capsys):
     rows = []
     for number in range(24):
         path, rate, seconds, gain = tmp_path / f"{number}.wav", 16_000, 0.6, 0.1
+        text, label, annotated = f"words {number}", ("joy", "anger")[number % 2], None
+        if fault == "same text":
+            text = f"words {number % 2}"
         if number == 3:
             rate = {"slow": 8_000, "other rate": 48_000}.get(fault, rate)
             seconds = {"short": 0.1, "long": 31.0}.get(fault, seconds)
             gain = {"silent": 1e-5, "clipped": 2.0}.get(fault, gain)
-        sound = np.clip(gain * rng.standard_normal(round(rate * seconds)), -1, 1)
-        soundfile.write(path, sound, rate)
-        text = (
-            "" if fault == "wordless" and number == 3 else f"words {number % 2 if fault == 'said by all' else number}"
-        )
-        label = "fear" if fault == "rare" and number == 3 else ("joy", "anger")[number % 2]
-        told = 9.0 if fault == "longer than told" and number == 3 else seconds
-        rows.append([f"u{number}", "own", path.name, text, label, told])
+            text = {"no text": ""}.get(fault, text)
+            label = {"rare": "fear"}.get(fault, label)
+            annotated = {"wrong duration": 9.0}.get(fault)
+        waveform = np.clip(gain * rng.standard_normal(round(rate * seconds)), -1, 1)
+        soundfile.write(path, waveform, rate)
+        rows.append([f"u{number}", "own", path.name, text, label, annotated or seconds])
     table = pd.DataFrame(rows, columns=["utterance_id", "corpus", "audio", "text", "label", "duration"])
     table.to_csv(tmp_path / "m.csv", index=False)
-    if fault == "gone":
+    if fault == "missing":
         (tmp_path / "3.wav").unlink()
-    found, said = doctor(capsys, tmp_path / "m.csv", "--html", tmp_path / "page.html")
-    assert found == code
+    exit_code, said = doctor(capsys, tmp_path / "m.csv", "--html", tmp_path / "page.html")
+    assert exit_code == code
     line = next(line for line in said.splitlines() if expected in line)
-    assert "u3" in line or fault in ("rare", "said by all")
+    assert "u3" in line or fault in ("rare", "same text")
     page = (tmp_path / "page.html").read_text()
     assert expected.split(",")[0] in page and "http" not in page.replace("data:image/png;base64", "")
 
 
-def test_doctor_finds_nothing_wrong_with_the_demo(demo, tmp_path, capsys):
-    from merhan.manifest import write_manifest
-
+def test_doctor_of_the_demo_corpus_has_no_errors(demo, tmp_path, capsys):
     write_manifest(demo, tmp_path / "m.parquet")
     code, said = doctor(capsys, tmp_path / "m.parquet", "--html", tmp_path / "page.html")
-    assert code == 0 and "training can go ahead" in said and "error" not in said
+    assert code == 0 and "training can start" in said and "error" not in said
     assert (tmp_path / "page.html").read_text().count("<img") == 4

@@ -1,4 +1,4 @@
-"""Named splits: their files, their counts on the releases, and what they refuse."""
+"""Protocols: their files, their counts on the releases, and their errors."""
 
 from pathlib import Path
 
@@ -7,14 +7,15 @@ import pytest
 from omegaconf import OmegaConf
 from releases import esd, iemocap, msp_podcast, nemo
 
-from merhan import protocols
-from merhan.corpora import CORPORA, read_corpus
-from merhan.dataset import load_data
-from merhan.emotions import VOCABULARY
+from merhan.data import protocols
+from merhan.data.corpora import CORPORA
+from merhan.data.corpora.base import read_corpus
+from merhan.data.loading import load_data
+from merhan.data.manifest import is_context_only, write_manifest
+from merhan.data.protocols import FOLDER, protocol_hash, split
 from merhan.errors import InputError
-from merhan.manifest import context_only, write_manifest
-from merhan.protocols import FOLDER, fingerprint, split
-from merhan.recipe import DataRecipe
+from merhan.names import VOCABULARY
+from merhan.recipe.schema import DataRecipe
 
 
 SPECS = {path.stem: OmegaConf.to_container(OmegaConf.load(path)) for path in sorted(FOLDER.glob("*.yaml"))}
@@ -23,7 +24,7 @@ SPLITS = ["train", "validation", "test"]
 
 @pytest.fixture(scope="module")
 def rows_of(request, tmp_path_factory):
-    """The labelled rows of a corpus: a release of full size, or a skip where only the owner's will do."""
+    """The labelled rows of a corpus, from a synthetic release or a real one; skipped without the real one."""
     read = {}
 
     def rows(corpus: str) -> pd.DataFrame:
@@ -33,22 +34,23 @@ def rows_of(request, tmp_path_factory):
             else:
                 source = request.getfixturevalue("corpora") / corpus
             if corpus == "cremad":
-                source = named_like(source, tmp_path_factory.mktemp(corpus))
-            found = read_corpus(corpus, source).rows
-            read[corpus] = found[~context_only(found)]
+                source = empty_recordings(source, tmp_path_factory.mktemp(corpus))
+            all_rows = read_corpus(corpus, source).rows
+            read[corpus] = all_rows[~is_context_only(all_rows)]
         return read[corpus]
 
     return rows
 
 
-def named_like(release: Path, folder: Path) -> Path:
-    """Empty recordings under all the names that CREMA-D's own list has."""
+def empty_recordings(release: Path, folder: Path) -> Path:
+    """Write empty files with the names in the list of CREMA-D's recordings."""
     for name in pd.read_csv(release / "SentenceFilenames.csv")["Filename"]:
         (folder / f"{name}.wav").touch()
     return folder
 
 
 def sizes(parts: pd.DataFrame) -> list[int]:
+    """Rows of train, validation and test."""
     return [int((parts["split"] == name).sum()) for name in SPLITS]
 
 
@@ -59,8 +61,8 @@ def sizes(parts: pd.DataFrame) -> list[int]:
 def test_a_protocol_file(name):
     spec = SPECS[name]
     assert spec["name"] == name and spec["version"] >= 1 and spec["corpus"] in CORPORA
-    unread = [key for key in spec if f" {key} " not in protocols.__doc__.replace(",", " ").replace(":", " ")]
-    assert not unread, "a key that nothing reads asserts nothing"
+    undocumented = [key for key in spec if f" {key} " not in protocols.__doc__.replace(",", " ").replace(":", " ")]
+    assert not undocumented, "every key is documented, so that a misspelled one is noticed"
     assert all(isinstance(line, str) for line in spec["published"] + spec["weaker"])
     groups = [group for names in spec.get("folds", []) for group in names]
     assert len(groups) == len(set(groups)), "a group is tested once"
@@ -70,32 +72,32 @@ def test_a_protocol_file(name):
     assert set(spec.get("group_counts", {})) <= {*groups, *[f"iemocap-Ses0{number}" for number in range(1, 6)]}
 
 
-def test_every_protocol_stands_in_the_documentation():
+def test_every_protocol_is_documented():
     page = (FOLDER.parent.parent / "docs" / "corpora.md").read_text()
     assert [name for name in SPECS if f"| `{name}` |" not in page] == []
 
 
-def test_a_hash_is_of_what_is_measured():
+def test_the_hash_is_of_what_is_measured():
     spec = SPECS["ravdess8-emobox6"]
-    hashed = fingerprint(spec)
-    assert fingerprint({**spec, "published": ["someone, 99.9"], "weaker": []}) == hashed
-    assert fingerprint(dict(reversed(spec.items()))) == hashed
-    assert fingerprint({**spec, "counts": {**spec["counts"], "neutral": 95}}) != hashed
-    assert fingerprint({**spec, "folds": spec["folds"][1:]}) != hashed
-    assert len({fingerprint(other) for other in SPECS.values()}) == len(SPECS)
+    hashed = protocol_hash(spec)
+    assert protocol_hash({**spec, "published": ["someone, 99.9"], "weaker": []}) == hashed
+    assert protocol_hash(dict(reversed(spec.items()))) == hashed
+    assert protocol_hash({**spec, "counts": {**spec["counts"], "neutral": 95}}) != hashed
+    assert protocol_hash({**spec, "folds": spec["folds"][1:]}) != hashed
+    assert len({protocol_hash(other) for other in SPECS.values()}) == len(SPECS)
 
 
 @pytest.mark.parametrize(
-    ("name", "hashed"),
+    ("name", "expected"),
     [
         ("emodb7-speaker5", "1856d4d63c1e19e6"),
         ("meld7-official", "0a16957da76150b3"),
         ("ravdess8-emobox6", "732d2de9061f4bea"),
     ],
 )
-def test_results_stay_comparable(name, hashed):
-    """These stand in published results: to measure something else is to raise the version."""
-    assert SPECS[name]["version"] == 1 and fingerprint(SPECS[name]) == hashed
+def test_hashes_of_published_results_do_not_change(name, expected):
+    """A protocol that measures something else must have another version."""
+    assert SPECS[name]["version"] == 1 and protocol_hash(SPECS[name]) == expected
 
 
 # --- folds ---
@@ -117,7 +119,7 @@ def test_folds_test_every_row_once_and_share_no_speaker(name, tested, rows_of):
     seen = []
     for fold, size in enumerate(tested):
         parts, identity, _ = split(rows, name, fold)
-        assert identity == {"name": name, "version": 1, "hash": fingerprint(SPECS[name])} | {
+        assert identity == {"name": name, "version": 1, "hash": protocol_hash(SPECS[name])} | {
             "fold": fold,
             "folds": len(tested),
         }
@@ -131,17 +133,17 @@ def test_folds_test_every_row_once_and_share_no_speaker(name, tested, rows_of):
 
 
 @pytest.mark.parametrize(("name", "release"), [("esd5-emobox5", esd), ("nemo6-loso", nemo)])
-def test_folds_name_speakers_as_the_reader_does(name, release, tmp_path):
+def test_folds_have_the_speaker_names_of_the_reader(name, release, tmp_path):
     rows = read_corpus(SPECS[name]["corpus"], release.make(tmp_path / "release")).rows
     assert set(rows["speaker"]) < {speaker for names in SPECS[name]["folds"] for speaker in names}
     with pytest.raises(InputError, match=f"{name} asserts its counts"):
         split(rows, name, 0)
 
 
-def test_folds_of_esd_are_of_one_size():
+def test_folds_of_esd_have_the_same_size():
     emotions = ["anger", "joy", "neutral", "sadness", "surprise"]
     speakers = [f"esd-{number:04d}" for number in range(1, 21)]
-    names = [(speaker, label, one) for speaker in speakers for label in emotions for one in range(350)]
+    names = [(speaker, label, number) for speaker in speakers for label in emotions for number in range(350)]
     rows = pd.DataFrame(names, columns=["speaker", "label", "utterance_id"]).assign(corpus="esd")
     for fold in range(5):
         assert sizes(split(rows, "esd5-emobox5", fold).rows) == [21_000, 7000, 7000]
@@ -150,16 +152,16 @@ def test_folds_of_esd_are_of_one_size():
         split(rows, "esd5-emobox5", 0)
 
 
-def test_only_improvised_turns_are_kept(rows_of):
+def test_improvised_turns_are_selected(rows_of):
     parts, _, notes = split(rows_of("iemocap"), "iemocap4-impro-loso", 0)
     assert len(parts) == 2943 and parts["dialogue"].str.contains("_impro").all()
     assert any(note.startswith("2588 left out by iemocap4-impro-loso: dialogue does not match") for note in notes)
 
 
-# --- splits by name, and official ones ---
+# --- explicit and official splits ---
 
 
-def test_the_six_classes_of_conversations(rows_of):
+def test_explicit_dialogues_for_validation(rows_of):
     parts, identity, _ = split(rows_of("iemocap"), "iemocap6-erc", 0)
     assert len(parts) == 7380 and "fold" not in identity
     of_split = {name: parts[parts["split"] == name] for name in SPLITS}
@@ -179,17 +181,17 @@ def test_official_splits_of_meld(name, rows_of):
 
 
 def test_official_splits_of_msp_podcast(tmp_path):
-    found = read_corpus("msp_podcast", msp_podcast.make(tmp_path)).rows
-    parts = split(found[~context_only(found)], "msp-podcast8-official", 0, only="test").rows
+    rows = read_corpus("msp_podcast", msp_podcast.make(tmp_path)).rows
+    parts = split(rows[~is_context_only(rows)], "msp-podcast8-official", 0, only="test").rows
     tested = parts.loc[parts["split"] == "test", "utterance_id"]
     assert tested.tolist() == ["msp_podcast-MSP-PODCAST_0001_0008", "msp_podcast-MSP-PODCAST_0001_0019"]
 
 
-# --- what stops it ---
+# --- errors ---
 
 
 @pytest.mark.parametrize(
-    ("name", "gone", "message"),
+    ("name", "removed", "message"),
     [
         ("emodb7-loso", {"label": "boredom"}, "the corpus differs: boredom 80 instead of 81"),
         ("meld7-official", {"split": "test", "label": "fear"}, "test differs: fear 49 instead of 50"),
@@ -198,9 +200,9 @@ def test_official_splits_of_msp_podcast(tmp_path):
         ("iemocap6-erc", {"session": "iemocap-Ses05", "label": "joy"}, "iemocap-Ses05 differs: joy 142"),
     ],
 )
-def test_a_missing_row_stops_it(name, gone, message, rows_of):
+def test_a_missing_row_is_an_error(name, removed, message, rows_of):
     rows = rows_of(SPECS[name]["corpus"])
-    first = rows[(rows[list(gone)] == pd.Series(gone)).all(axis=1)].index[0]
+    first = rows[(rows[list(removed)] == pd.Series(removed)).all(axis=1)].index[0]
     with pytest.raises(InputError, match=f"{name} asserts its counts, and {message}.*Complete the release"):
         split(rows.drop(first), name, 0)
 
@@ -208,24 +210,24 @@ def test_a_missing_row_stops_it(name, gone, message, rows_of):
 @pytest.mark.parametrize(
     ("name", "column"), [("meld3-sentiment", "sentiment"), ("iemocap6-erc", "dialogue"), ("iemocap4-loso", "session")]
 )
-def test_a_missing_column_stops_it(name, column):
+def test_a_missing_column_is_an_error(name, column):
     rows = pd.DataFrame({"corpus": [SPECS[name]["corpus"]], "label": ["joy"], "session": "a", "dialogue": "b"})
     with pytest.raises(InputError, match=f"{name} needs the column '{column}', which the rows lack"):
         split(rows.drop(columns=column, errors="ignore"), name, 0)
 
 
-def test_another_corpus_or_an_unknown_speaker_stops_it(demo, rows_of):
+def test_another_corpus_or_an_unknown_group_is_an_error(demo, rows_of):
     with pytest.raises(InputError, match="emodb7-loso is for emodb, the rows are of demo"):
         split(demo, "emodb7-loso", 0)
     rows = rows_of("iemocap").replace({"session": {"iemocap-Ses05": "iemocap-Ses06"}})
-    with pytest.raises(InputError, match="iemocap4-loso knows no session iemocap-Ses06"):
+    with pytest.raises(InputError, match="iemocap4-loso has no session iemocap-Ses06"):
         split(rows, "iemocap4-loso", 0)
 
 
 # --- for any manifest ---
 
 
-def test_one_speaker_out_of_any_manifest(demo):
+def test_leave_one_speaker_out(demo):
     speakers = sorted(demo["speaker"].unique())
     tested = []
     for fold, speaker in enumerate(speakers):
@@ -241,35 +243,38 @@ def test_one_speaker_out_of_any_manifest(demo):
 
 @pytest.fixture
 def two_manifests(demo, tmp_path) -> list[str]:
-    """The demo corpus under two names in two folders, recordings relative to each; `calm` in the first alone."""
+    """The demo corpus under two names in two folders; only the first has the label `calm`."""
     paths = []
-    for name in ("one", "other"):
+    for name in ("first", "second"):
         rows = demo.assign(corpus=name, **{key: name + "-" + demo[key] for key in ("utterance_id", "speaker")})
-        rows = rows if name == "one" else rows[rows["label"] != "calm"]
+        rows = rows if name == "first" else rows[rows["label"] != "calm"]
         paths.append(str(tmp_path / name / "manifest.parquet"))
         write_manifest(rows, paths[-1])
     return paths
 
 
-def test_one_corpus_out_of_several_manifests(two_manifests, demo):
-    for fold, tested in enumerate(("one", "other")):
-        data = load_data(DataRecipe("manifest", two_manifests, protocol="loco", fold=fold), *[["audio", "text"]] * 2)
-        assert (data.rows["duration"] > 0).all(), "recordings are found beside each manifest"
-        assert {leak.kind for leak in data.leaks} == {"audio", "text"}, "the two say the same; speakers are apart"
+def test_leave_one_corpus_out(two_manifests, demo):
+    for fold, tested in enumerate(("first", "second")):
+        recipe = DataRecipe("manifest", two_manifests, protocol="loco", fold=fold)
+        data = load_data(recipe, ["audio", "text"], raw=["audio", "text"])
+        assert (data.rows["duration"] > 0).all(), "paths are relative to each manifest"
+        assert {leak.kind for leak in data.leaks} == {"audio", "text"}, (
+            "they have the same utterances, but other speakers"
+        )
         corpora = data.rows.groupby("split")["corpus"].unique()
         assert corpora["test"].tolist() == [tested] and tested not in {*corpora["train"], *corpora["validation"]}
         train, validation = (set(data.rows.loc[data.rows["split"] == part, "speaker"]) for part in SPLITS[:2])
         assert train and validation and not train & validation
-        assert set(data.rows["label"]) == {"joy", "anger", "sadness"}, "what both have"
+        assert set(data.rows["label"]) == {"joy", "anger", "sadness"}, "the labels of both"
         assert any("left out by loco: label is none of anger, joy, sadness" in note for note in data.notes)
         assert data.protocol["name"] == "loco" and data.protocol["folds"] == 2
 
 
-def test_several_manifests_are_read_as_one(two_manifests, demo):
+def test_several_manifests_are_joined(two_manifests, demo):
     rows = read_corpus("manifest", two_manifests).rows
     assert len(rows) == len(demo) + (demo["label"] != "calm").sum()
     both = f"{two_manifests[0]}, {two_manifests[0]}"
-    with pytest.raises(InputError, match=f"{both}, row {len(demo) + 1} .*utterance_id stands twice"):
+    with pytest.raises(InputError, match=f"{both}, row {len(demo) + 1} .*utterance_id is not unique"):
         read_corpus("manifest", [two_manifests[0]] * 2)
     with pytest.raises(InputError, match="the demo reader takes one source, not .*data.corpus=manifest"):
         read_corpus("demo", two_manifests)

@@ -7,9 +7,9 @@ import torch
 from conftest import LABELS
 from omegaconf import OmegaConf
 
-from merhan.building import build_model
 from merhan.errors import InputError
-from merhan.recipe import load_recipe, save_recipe
+from merhan.models.building import build_model
+from merhan.recipe.loading import load_recipe, save_recipe
 
 
 BASE = """
@@ -83,13 +83,13 @@ def test_what_is_saved_stands_alone(write, tmp_path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("base: gone.yaml\n", "heir.yaml: base: there is no .*gone.yaml; write it relative to"),
+        ("base: gone.yaml\n", "heir.yaml: base: there is no file .*gone.yaml; write the path relative to"),
         ("base: heir.yaml\n", r"heir.yaml: is based on itself \(.*heir.yaml -> .*heir.yaml\)"),
         ("base: loop.yaml\n", r"heir.yaml -> .*loop.yaml -> .*heir.yaml"),
         ("base: wrong.yaml\n", "wrong.yaml: unknown key 'data.corpsu'; did you mean 'data.corpus'"),
-        ("base: {a: b}\n", "base: .* is neither the path of a recipe nor a list of them"),
+        ("base: {a: b}\n", "base: .* is neither the path of a recipe nor a list of paths"),
         ("bsae: base.yaml\n", "unknown key 'bsae'; did you mean 'base'"),
-        ("- base.yaml\n", "holds a list, not keys with values"),
+        ("- base.yaml\n", "holds a list; a recipe holds keys with values"),
         ("base: base.yaml\n", "data.source: .*MERHAN_NOWHERE"),
     ],
 )

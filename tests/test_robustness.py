@@ -1,4 +1,4 @@
-"""The robustness sweep: every condition is what it says, each once, and none is run twice."""
+"""Robustness: every condition corrupts as documented, is evaluated once, and its result is reused."""
 
 import json
 import sys
@@ -11,14 +11,16 @@ import torch
 from conftest import LABELS
 from test_augmentation import decibels, edits, power_between
 
-from merhan import cli, evaluation
-from merhan.augmentation import NOISES
-from merhan.building import build_model, build_processor
-from merhan.dataset import EmotionDataset, load_data
-from merhan.evaluation import evaluate_split
-from merhan.manifest import write_manifest
-from merhan.recipe import DataRecipe, ModelRecipe
-from merhan.robustness import Condition, conditions_for, mismatched, sweep
+from merhan.cli import main as cli
+from merhan.data.augmentation import NOISES
+from merhan.data.dataset import EmotionDataset
+from merhan.data.loading import load_data
+from merhan.data.manifest import write_manifest
+from merhan.evaluation import evaluate as evaluation
+from merhan.evaluation.evaluate import evaluate_split
+from merhan.evaluation.robustness import Condition, conditions_for, evaluate_robustness, swap_modality
+from merhan.models.building import build_model, build_processor
+from merhan.recipe.schema import DataRecipe, ModelRecipe
 
 
 LABEL2ID = {label: number for number, label in enumerate(LABELS)}
@@ -29,28 +31,34 @@ BOTH = {condition.name: condition for condition in conditions_for(["audio", "tex
 def data(demo):
     source = Path(demo["audio"].iloc[0]).parent.parent
     recipe = DataRecipe(source=str(source), options={"scale": 0.1})
-    return load_data(recipe, *[["audio", "text"]] * 2, only="test")
+    return load_data(recipe, ["audio", "text"], ["audio", "text"], only="test")
 
 
-def spoilt(demo, processor, name: str, size: int = 48) -> EmotionDataset:
+def corrupted(demo, processor, name: str, size: int = 48) -> EmotionDataset:
+    """Test rows under a condition."""
     rows = demo[demo["split"] == "test"].head(size)
-    return EmotionDataset(rows, processor, LABEL2ID, ["audio", "text"], **BOTH[name].spoil)
+    return EmotionDataset(rows, processor, LABEL2ID, ["audio", "text"], **BOTH[name].corruption)
 
 
-def test_a_model_is_given_what_it_reads():
-    names = [condition.name for condition in conditions_for(["audio", "text"], ["audio", "text"])]
+def names_of(modalities: list[str], raw: list[str]) -> list[str | None]:
+    return [condition.name for condition in conditions_for(modalities, raw)]
+
+
+def test_conditions_depend_on_the_modalities_of_the_model():
+    names = names_of(["audio", "text"], ["audio", "text"])
     assert len(set(names)) == len(names) == 1 + len(NOISES) * 5 + 2 + 4 + 2 + 2
     words = [f"word errors {rate}" for rate in (0.1, 0.2, 0.3, 0.4)]
-    assert [one.name for one in conditions_for(["text"], ["text"])] == [None, *words]
-    assert [one for one in conditions_for(["audio"], ["audio"]) if "augmentation" not in one.spoil] == [Condition(None)]
-    alone = ["audio", "text", "foreign audio", "foreign text"]
-    assert [one.name for one in conditions_for(["audio", "text"], ["text"])] == [None, *words, *alone]
-    assert [one.name for one in conditions_for(["audio", "text"], [])] == [None, *alone], "vectors cannot be noisy"
+    assert names_of(["text"], ["text"]) == [None, *words]
+    audio_only = conditions_for(["audio"], ["audio"])
+    assert audio_only[0] == Condition(None) and all("augmentation" in entry.corruption for entry in audio_only[1:])
+    combinations = ["audio", "text", "foreign audio", "foreign text"]
+    assert names_of(["audio", "text"], ["text"]) == [None, *words, *combinations]
+    assert names_of(["audio", "text"], []) == [None, *combinations], "features cannot be corrupted"
 
 
 @pytest.mark.parametrize("kind", NOISES)
-def test_a_ratio_in_the_table_is_the_ratio_in_the_sound(kind, demo, processor):
-    loud, faint = (spoilt(demo, processor, f"{kind} noise {snr} dB", 4) for snr in (0, 20))
+def test_noise_has_the_signal_to_noise_ratio_of_its_name(kind, demo, processor):
+    loud, faint = (corrupted(demo, processor, f"{kind} noise {snr} dB", 4) for snr in (0, 20))
     for row in range(4):
         clean = loud.waveform(row).astype(np.float64)
         noise = loud[row]["audio"] - clean
@@ -59,17 +67,17 @@ def test_a_ratio_in_the_table_is_the_ratio_in_the_sound(kind, demo, processor):
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.4])
-def test_an_error_rate_in_the_table_is_the_rate_in_the_words(rate, demo, processor):
-    data = spoilt(demo, processor, f"word errors {rate}")
-    said = [text.split() for text in data.rows["text"]]
+def test_word_errors_have_the_rate_of_their_name(rate, demo, processor):
+    data = corrupted(demo, processor, f"word errors {rate}")
+    spoken = [text.split() for text in data.rows["text"]]
     heard = [processor.tokenizer.decode(data[row]["text"], skip_special_tokens=True).split() for row in range(48)]
-    wrong = sum(sum(edits(*pair)) for pair in zip(said, heard, strict=True))
-    assert wrong / sum(map(len, said)) == pytest.approx(rate, abs=0.07)
+    wrong = sum(sum(edits(*pair)) for pair in zip(spoken, heard, strict=True))
+    assert wrong / sum(map(len, spoken)) == pytest.approx(rate, abs=0.07)
 
 
-def test_telephone_and_room_reach_every_row(demo, processor):
+def test_telephone_and_room_change_every_row(demo, processor):
     for name in ("telephone", "room"):
-        data = spoilt(demo, processor, name, 6)
+        data = corrupted(demo, processor, name, 6)
         for row in range(6):
             heard, clean = data[row]["audio"], data.waveform(row)
             assert not np.allclose(heard, clean, atol=1e-3)
@@ -78,45 +86,53 @@ def test_telephone_and_room_reach_every_row(demo, processor):
 
 
 @pytest.mark.parametrize("modality", ["audio", "text"])
-def test_mismatched_pairs_never_pair_an_utterance_with_itself(modality, demo):
-    rows = demo.assign(text=demo["utterance_id"], start=np.arange(len(demo)))  # every cell tells whose it is
+def test_swapping_never_pairs_an_utterance_with_itself(modality, demo):
+    rows = demo.assign(text=demo["utterance_id"], start=np.arange(len(demo)))  # so that every cell identifies its row
     alone = rows.index[rows["split"] == "test"][:3]
     rows.loc[alone, "audio"] = ""
     for seed in range(20):
-        swapped = mismatched(rows, "test", modality, seed)
+        swapped = swap_modality(rows, "test", modality, seed)
         mine = (rows["split"] == "test") & ~rows.index.isin(alone)
         assert (swapped.loc[mine, modality] != rows.loc[mine, modality]).all()
-        assert sorted(swapped[modality]) == sorted(rows[modality]), "each goes to one row"
+        assert sorted(swapped[modality]) == sorted(rows[modality]), "each is passed on to one row"
         pd.testing.assert_frame_equal(swapped[~mine], rows[~mine])
-        kept = "text" if modality == "audio" else "audio"
-        assert (swapped[kept] == rows[kept]).all() and (swapped["label"] == rows["label"]).all()
+        other = {"audio": "text", "text": "audio"}[modality]
+        assert (swapped[other] == rows[other]).all() and (swapped["label"] == rows["label"]).all()
     if modality == "audio":
         belongs = dict(zip(rows["audio"], rows["start"], strict=True))
-        assert all(swapped.loc[mine, "start"] == swapped.loc[mine, "audio"].map(belongs)), "a segment goes as one"
-    pd.testing.assert_frame_equal(swapped, mismatched(rows, "test", modality, seed))
+        assert all(swapped.loc[mine, "start"] == swapped.loc[mine, "audio"].map(belongs)), (
+            "bounds move with their audio"
+        )
+    pd.testing.assert_frame_equal(swapped, swap_modality(rows, "test", modality, seed))
 
 
 @pytest.mark.parametrize("modality", ["audio", "text"])
-def test_features_are_swapped_as_what_they_stand_for(modality, demo):
+def test_features_are_swapped_with_their_modality(modality, demo):
     column = f"{modality}_features"
     rows = demo.assign(**{modality: "", column: demo["utterance_id"]})
-    swapped, mine = mismatched(rows, "test", modality), rows["split"] == "test"
+    swapped, mine = swap_modality(rows, "test", modality), rows["split"] == "test"
     assert (swapped.loc[mine, column] != rows.loc[mine, column]).all()
     assert sorted(swapped[column]) == sorted(rows[column])
     pd.testing.assert_frame_equal(swapped[~mine], rows[~mine])
 
 
-def test_a_sweep(data, trained_like, processor, tmp_path, monkeypatch):
+def test_conditions_are_evaluated_once_and_reused(data, trained_like, processor, tmp_path, monkeypatch):
     model = trained_like.eval()
     chosen = [BOTH[name] for name in (None, "white noise 0 dB", "word errors 0.4", "text", "foreign audio")]
     expected = evaluate_split(model, processor, data, "test", tmp_path / "alone")
     runs = []
-    estimate = evaluation.estimate
-    monkeypatch.setattr(evaluation, "estimate", lambda *given, **more: runs.append(given) or estimate(*given, **more))
+    predict = evaluation.predict_logits
 
-    rows = sweep(model, processor, data, "test", tmp_path / "e", chosen)
+    def counted(*arguments, **options):
+        runs.append(arguments)
+        return predict(*arguments, **options)
+
+    monkeypatch.setattr(evaluation, "predict_logits", counted)
+
+    rows = evaluate_robustness(model, processor, data, "test", tmp_path / "e", chosen)
     assert len(runs) == 5
-    assert json.loads((tmp_path / "e/test/metrics.json").read_text()) == expected, "clean is what evaluation says"
+    clean = json.loads((tmp_path / "e/test/metrics.json").read_text())
+    assert {**clean, "date": ""} == {**expected, "date": ""}, "the clean condition equals a plain evaluation"
     saved = json.loads((tmp_path / "e/robustness.json").read_text())
     assert saved["conditions"] == rows and saved["protocol"] == expected["protocol"]
     names = ["clean", "white noise 0 dB", "word errors 0.4", "text alone", "foreign audio"]
@@ -128,41 +144,50 @@ def test_a_sweep(data, trained_like, processor, tmp_path, monkeypatch):
         if row["change"]:
             assert row["change"]["value"] == pytest.approx(row["uar"] - rows[0]["uar"])
             assert row["change"]["low"] <= row["change"]["value"] <= row["change"]["high"]
-    logits = [
-        np.stack(pd.read_parquet(tmp_path / "e" / row["folder"] / "predictions.parquet")["logits"]) for row in rows
-    ]
-    assert not any(np.allclose(logits[0], one) for one in logits[1:]), "every condition changes what the model sees"
+    files = [tmp_path / "e" / row["folder"] / "predictions.parquet" for row in rows]
+    logits = [np.stack(pd.read_parquet(file)["logits"]) for file in files]
+    assert not any(np.allclose(logits[0], other) for other in logits[1:]), "every condition changes the input"
     page = (tmp_path / "e/robustness.html").read_text()
     assert "http" not in page and "src=" not in page and page.count("<polyline") == 2
     assert (tmp_path / "e/robustness.png").stat().st_size > 5000
 
-    assert sweep(model, processor, data, "test", tmp_path / "e", chosen) == rows and len(runs) == 5, (
-        "nothing runs twice"
-    )
+    assert evaluate_robustness(model, processor, data, "test", tmp_path / "e", chosen) == rows
+    assert len(runs) == 5, "all results are reused"
     (tmp_path / "e/test--text/metrics.json").unlink()
-    assert sweep(model, processor, data, "test", tmp_path / "e", chosen) == rows and len(runs) == 6, (
-        "what is missing does"
-    )
-    fainter = [chosen[0], chosen[1]._replace(spoil=BOTH["white noise 20 dB"].spoil)]
-    sweep(model, processor, data, "test", tmp_path / "e", fainter)
-    assert len(runs) == 7, "another condition under an old name is another condition"
-    words = data._replace(rows=data.rows.assign(text=data.rows["text"] + " indeed"))
-    sweep(model, processor, words, "test", tmp_path / "e", chosen[:2])
-    assert len(runs) == 9, "other words are other data"
+    assert evaluate_robustness(model, processor, data, "test", tmp_path / "e", chosen) == rows
+    assert len(runs) == 6, "a missing result is computed again"
+    fainter = [chosen[0], chosen[1]._replace(corruption=BOTH["white noise 20 dB"].corruption)]
+    evaluate_robustness(model, processor, data, "test", tmp_path / "e", fainter)
+    assert len(runs) == 7, "a changed condition with the same name is evaluated"
+    changed = data._replace(rows=data.rows.assign(text=data.rows["text"] + " indeed"))
+    evaluate_robustness(model, processor, changed, "test", tmp_path / "e", chosen[:2])
+    assert len(runs) == 9, "changed text is evaluated"
     with torch.no_grad():
         model.get_parameter("merhan.audio_backbone.masked_spec_embed").add_(1)
-    sweep(model, processor, words, "test", tmp_path / "e", chosen[:2])
-    assert len(runs) == 11, "other weights are another model"
+    evaluate_robustness(model, processor, changed, "test", tmp_path / "e", chosen[:2])
+    assert len(runs) == 11, "changed weights are evaluated"
 
 
-def test_one_speaker_is_swept_by_the_values_alone(data, trained_like, processor, tmp_path):
-    alone = data._replace(rows=data.rows.assign(speaker="s"))
-    rows = sweep(trained_like.eval(), processor, alone, "test", tmp_path / "e", [BOTH[None], BOTH["text"]])
+def test_results_without_a_description_are_evaluated_again(data, trained_like, processor, tmp_path):
+    """Versions before `date` and `model` were added to `metrics.json` wrote such results."""
+    model, file = trained_like.eval(), tmp_path / "e/test/metrics.json"
+    first = evaluate_robustness(model, processor, data, "test", tmp_path / "e", [BOTH[None]])
+    described = json.loads(file.read_text())
+    added = ("date", "model", "modalities", "corpora")
+    file.write_text(json.dumps({key: value for key, value in described.items() if key not in added}))
+    assert evaluate_robustness(model, processor, data, "test", tmp_path / "e", [BOTH[None]]) == first
+    assert set(json.loads(file.read_text())) == set(described)
+
+
+def test_the_change_of_a_single_speaker_has_no_interval(data, trained_like, processor, tmp_path):
+    single = data._replace(rows=data.rows.assign(speaker="s"))
+    conditions = [BOTH[None], BOTH["text"]]
+    rows = evaluate_robustness(trained_like.eval(), processor, single, "test", tmp_path / "e", conditions)
     assert rows[1]["change"] == {"value": pytest.approx(rows[1]["uar"] - rows[0]["uar"])}
     assert "NaN" not in (tmp_path / "e/robustness.json").read_text()
 
 
-def test_a_model_of_words_alone_from_the_command(demo, tmp_path, monkeypatch, capsys):
+def test_the_command_with_a_text_model(demo, tmp_path, monkeypatch, capsys):
     recipe = ModelRecipe(text_backbone="tiny", config={"hidden_size": 32, "intermediate_size": 32})
     build_model(recipe, LABELS, demo).save_pretrained(tmp_path / "model")
     build_processor(recipe, DataRecipe(), demo).save_pretrained(tmp_path / "model")

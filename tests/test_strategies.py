@@ -17,15 +17,16 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainerState, TrainingArguments, WavLMConfig, WavLMModel
 
-import train_hf_e2e
-from merhan import history
-from merhan.adapters import KINDS, add_adapters, merge_adapters
-from merhan.adversary import BETA, add_adversary, remove_adversary
-from merhan.corpora import read_corpus
-from merhan.curriculum import difficulty_of, doubt, kept, pace, row_weights
-from merhan.dataset import Collator, Data, EmotionDataset
+from merhan.api import train_on
+from merhan.data.collator import Collator
+from merhan.data.corpora.base import read_corpus
+from merhan.data.dataset import EmotionDataset
+from merhan.data.loading import Data
 from merhan.errors import InputError
-from merhan.recipe import (
+from merhan.models.adapters import add_adapters, merge_adapters
+from merhan.recipe.loading import load_recipe
+from merhan.recipe.schema import (
+    ADAPTER_KINDS,
     AdversaryRecipe,
     CurriculumRecipe,
     DataRecipe,
@@ -33,12 +34,15 @@ from merhan.recipe import (
     Recipe,
     SamplingRecipe,
     StageRecipe,
-    load_recipe,
 )
-from merhan.run import check_strategies
-from merhan.sampling import sampler_of
-from merhan.stages import Thawing, freeze, group_of, parameter_groups
-from merhan.trainer import MerhanTrainer, train_stage
+from merhan.training import stage_history as history
+from merhan.training.adversary import ADAM_BETA1, add_adversary, remove_adversary
+from merhan.training.curriculum import curriculum_share, label_uncertainty, load_or_compute, row_difficulty, row_weights
+from merhan.training.parameter_groups import GradualUnfreezing, parameter_group, parameter_groups, set_trainable
+from merhan.training.preflight import check_strategies
+from merhan.training.sampling import build_sampler
+from merhan.training.stage import train_stage
+from merhan.training.trainer import MerhanTrainer
 from modeling_merhan import emotion_loss
 
 
@@ -110,7 +114,7 @@ def test_the_peak_of_a_stage_is_its_own(run_stage, tmp_path, monkeypatch):
 # --- adapters ---
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ADAPTER_KINDS)
 def test_merged_adapters_leave_a_plain_model_with_equal_logits(kind, make_model, batch):
     options = {"IA3": {"feedforward_modules": []}, "OFT": {"oft_block_size": 4}}.get(kind, {"r": 2})
     for audio in ("layer", "light"):
@@ -121,7 +125,7 @@ def test_merged_adapters_leave_a_plain_model_with_equal_logits(kind, make_model,
         torch.testing.assert_close(model(**batch).logits, before)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                if group_of(name) != "head" and parameter.requires_grad:
+                if parameter_group(name) != "head" and parameter.requires_grad:
                     parameter.add_(torch.randn_like(parameter), alpha=0.1)
         adapted = model(**batch).logits
         assert (adapted - before).abs().max() > 1e-3
@@ -137,13 +141,13 @@ def test_a_stage_with_adapters_changes_a_backbone_by_a_matrix_of_their_rank(run_
     model = run_stage("a", rates, data=train(16), model=ModelRecipe(adapters=adapters))
     before, after = trained_like.state_dict(), model.state_dict()
     assert set(after) == set(before), "the result needs no peft"
-    moved = {name for name in before if group_of(name) != "head" and not torch.equal(before[name], after[name])}
+    moved = {name for name in before if parameter_group(name) != "head" and not torch.equal(before[name], after[name])}
     assert {name.rsplit(".", 2)[1] for name in moved} == {"q_proj", "intermediate_dense", "query"}
     assert all(name.endswith(".weight") for name in moved)
     for name in moved:
         assert torch.linalg.matrix_rank(after[name] - before[name], rtol=1e-3) == 2
     untrained = run_stage("b", {"head": 1e-3}, 1, data=train(8), model=ModelRecipe(adapters=adapters)).state_dict()
-    backbones = [name for name in before if group_of(name) != "head"]
+    backbones = [name for name in before if parameter_group(name) != "head"]
     assert all(torch.equal(before[name], untrained[name]) for name in backbones), "a stage that trains the head alone"
 
 
@@ -167,7 +171,7 @@ def test_what_a_recipe_leaves_out_gets_no_adapters(make_model):
     model = make_model(None)
     tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     model.merhan.audio_backbone = WavLMModel(WavLMConfig(**tiny, num_conv_pos_embedding_groups=2, layerdrop=0.0))
-    with pytest.raises(InputError, match="exclude_modules: is 'output_dense'; for this backbone give a list"):
+    with pytest.raises(InputError, match="exclude_modules: is 'output_dense'; give a list for this backbone"):
         add_adapters(model, {"audio": {"exclude_modules": "output_dense"}}, ALL)
     (adapted,) = add_adapters(model, {"audio": {"exclude_modules": ["output_dense"]}}, ALL)
     names = {name.split(".lora_")[0].rsplit(".", 1)[1] for name, _ in adapted.named_parameters() if ".lora_" in name}
@@ -223,7 +227,7 @@ def table(**columns) -> pd.DataFrame:
 
 def epoch_of(rows: pd.DataFrame, batch_size: int = 8, epoch: int = 0, **sampling) -> list[int]:
     """The rows of an epoch as a recipe's `sampling` orders them."""
-    sampler = sampler_of(SamplingRecipe(**sampling), rows)([1.0] * len(rows), batch_size, seed=3)
+    sampler = build_sampler(SamplingRecipe(**sampling), rows)([1.0] * len(rows), batch_size, seed=3)
     sampler.set_epoch(epoch)
     return list(sampler)
 
@@ -246,7 +250,7 @@ def test_balanced_sampling_is_the_same_for_any_number_of_processes(trained_like,
     def order(batch_size: int, accumulation: int, processes: int = 1, epoch: int = 0) -> list[int]:
         monkeypatch.setattr(TrainingArguments, "world_size", processes)
         options = {"per_device_train_batch_size": batch_size, "gradient_accumulation_steps": accumulation}
-        sampler = sampler_of(SamplingRecipe("speaker", 2), data.rows)
+        sampler = build_sampler(SamplingRecipe("speaker", 2), data.rows)
         arguments = TrainingArguments(tmp_path, report_to="none", **options)
         trainer = MerhanTrainer(
             trained_like, arguments, learning_rates=ALL, num_labels=4, sampler=sampler, train_dataset=data
@@ -355,7 +359,7 @@ def test_frozen_layers_are_without_chance(layers, rests, make_model, batch):
     """Of what the embeddings give, then each layer."""
     model = make_model()
     text = model.merhan.text_backbone
-    Thawing(model, {"text": layers}).on_epoch_begin(None, TrainerState(epoch=0.0), None)
+    GradualUnfreezing(model, {"text": layers}).on_epoch_begin(None, TrainerState(epoch=0.0), None)
     model.train()
 
     def states() -> tuple[torch.Tensor, ...]:
@@ -366,9 +370,9 @@ def test_frozen_layers_are_without_chance(layers, rests, make_model, batch):
 
 def test_what_a_stage_freezes_does_not_thaw(make_model):
     model = make_model()
-    freeze(model, ALL, freeze_feature_encoder=True)
+    set_trainable(model, ALL, freeze_feature_encoder=True)
     trains = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    Thawing(model, {"audio": 1}).on_epoch_begin(None, TrainerState(epoch=9.0), None)
+    GradualUnfreezing(model, {"audio": 1}).on_epoch_begin(None, TrainerState(epoch=9.0), None)
     assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == trains
 
 
@@ -385,7 +389,7 @@ ROWS = table(
 
 
 def difficulty(order: str, column: str | None = None) -> pd.Series:
-    return pd.Series(difficulty_of(CurriculumRecipe(order, column), ROWS, lambda: None))
+    return pd.Series(row_difficulty(CurriculumRecipe(order, column), ROWS, lambda: None))
 
 
 def test_a_row_is_as_hard_as_the_order_says():
@@ -393,7 +397,7 @@ def test_a_row_is_as_hard_as_the_order_says():
     assert difficulty("label_frequency").tolist() == pytest.approx(
         [1 - {"joy": 5, "fear": 3}.get(x, 1) / 9 for x in ROWS["label"]]
     )
-    assert doubt(np.log([[0.9, 0.1], [0.2, 0.8]]) + 7, np.array([0, 0])) == pytest.approx([0.1, 0.8])
+    assert label_uncertainty(np.log([[0.9, 0.1], [0.2, 0.8]]) + 7, np.array([0, 0])) == pytest.approx([0.1, 0.8])
 
 
 def test_the_further_from_its_class_prototype_the_harder():
@@ -404,10 +408,10 @@ def test_the_further_from_its_class_prototype_the_harder():
     joy = scaled[:3] - scaled[:3].mean()
     assert far[:3].tolist() == pytest.approx(np.sqrt((joy**2).mean(axis=1)).tolist())
     other_scale = ROWS.assign(valence=ROWS["valence"] * 10 + 3)
-    again = difficulty_of(CurriculumRecipe("prototypes"), other_scale, lambda: None)
+    again = row_difficulty(CurriculumRecipe("prototypes"), other_scale, lambda: None)
     assert again == pytest.approx(far.to_numpy()), "the scale of the annotations is the corpus's own affair"
     bare = ROWS.assign(valence=[np.nan, *ROWS["valence"][1:]], arousal=[np.nan, *ROWS["arousal"][1:]])
-    assert difficulty_of(CurriculumRecipe("prototypes"), bare, lambda: None)[0] > 0, "without annotations: the median"
+    assert row_difficulty(CurriculumRecipe("prototypes"), bare, lambda: None)[0] > 0, "without annotations: the median"
 
 
 @pytest.mark.parametrize(
@@ -422,8 +426,8 @@ def test_an_epoch_draws_evenly_from_the_easiest_rows(pacing, shares):
     rows = table(label=["joy", "fear"] * 50, mine=np.random.default_rng(0).permutation(100))
     curriculum = CurriculumRecipe("column", "mine", pacing, start=0.2, epochs=4)
     for epoch, share in enumerate(shares):
-        assert pace(curriculum, epoch) == pytest.approx(share)
-        sampler = sampler_of(SamplingRecipe(curriculum=curriculum), rows, rows["mine"])([1.0] * 100, 8)
+        assert curriculum_share(curriculum, epoch) == pytest.approx(share)
+        sampler = build_sampler(SamplingRecipe(curriculum=curriculum), rows, rows["mine"])([1.0] * 100, 8)
         sampler.set_epoch(epoch)
         times = rows["mine"].iloc[list(sampler)].value_counts()
         assert times.sum() == 100, "as many steps as any epoch"
@@ -442,9 +446,9 @@ def test_doubt_is_of_the_weights_that_a_stage_begins_with(run_stage, trained_lik
 def test_what_an_interrupted_stage_has_computed_is_read(tmp_path):
     """On a GPU another process would find other last digits, and so another order."""
     file = tmp_path / "stage" / "difficulty.npy"
-    assert kept(file, lambda: np.arange(3), writes=False).tolist() == [0, 1, 2] and not file.exists()
-    kept(file, lambda: np.arange(3), writes=True)
-    assert kept(file, lambda: np.zeros(3), writes=True).tolist() == [0, 1, 2]
+    assert load_or_compute(file, lambda: np.arange(3), writes=False).tolist() == [0, 1, 2] and not file.exists()
+    load_or_compute(file, lambda: np.arange(3), writes=True)
+    assert load_or_compute(file, lambda: np.zeros(3), writes=True).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("weight", [None, 1.0])
@@ -513,13 +517,18 @@ def accuracies(model, voices: Voices) -> tuple[float, float]:
 def test_an_adversary_makes_the_speaker_harder_to_read(make_model, tmp_path):
     """With a recipe's defaults; over three beginnings, for one toy game more or less is chance."""
     rates = {"head": 1e-3, "adversary": AdversaryRecipe().learning_rate}
-    options = {"num_train_epochs": 40, "per_device_train_batch_size": 64, "save_strategy": "no", "adam_beta1": BETA}
+    options = {
+        "num_train_epochs": 40,
+        "per_device_train_batch_size": 64,
+        "save_strategy": "no",
+        "adam_beta1": ADAM_BETA1,
+    }
     options |= {"warmup_steps": 0.1, "weight_decay": 0.01, "remove_unused_columns": False}
     found = {False: [], True: []}
     for guarded, seed in itertools.product(found, range(3)):
         model = make_model("layer", text=False, seed=seed, hidden_dropout=0.0, attention_dropout=0.0)
         plain, voices = set(model.state_dict()), Voices(0, share=0.8)
-        freeze(model, {"head": 1e-2}, True)
+        set_trainable(model, {"head": 1e-2}, True)
         if guarded:
             rows = table(speaker=[f"s{number}" for number in voices.speakers.tolist()])
             voices.extras["adversary_labels"] = add_adversary(model, AdversaryRecipe(), rows)
@@ -568,7 +577,7 @@ def test_a_stage_trains_an_adversary_and_keeps_none_of_it(run_stage, train, tmp_
     options = {"warmup_steps": 0}
     after = run_stage("a", ALL, 1, (), train(8), [adversaries], adversary=recipe, trainer=options).state_dict()
     assert adversaries.moved == pytest.approx(0.5, rel=0.05), "one step of AdamW, at its own rate"
-    assert adversaries.betas == {BETA}
+    assert adversaries.betas == {ADAM_BETA1}
     assert set(load_file(tmp_path / "a" / "model" / "model.safetensors")) == set(after)
     run_stage("b", ALL, 1, (), train(8), [adversaries], adversary=recipe, trainer=options | {"adam_beta1": 0.8})
     assert adversaries.betas == {0.8}, "as the recipe says"
@@ -602,12 +611,12 @@ def test_votes_are_learnt_from_and_not_validated_on(demo, tiny_recipe, tmp_path,
     def begin(recipe, stage, seed, model, processor, train, validation, folder):
         raise Begun(train[0]["labels"], validation[0]["labels"])
 
-    monkeypatch.setattr(train_hf_e2e, "train_stage", begin)
+    monkeypatch.setattr("merhan.api.train_stage", begin)
     rows = demo.assign(votes='{"joy": 3, "anger": 1}')
     stages, data = [StageRecipe("s", 1, ALL)], DataRecipe(soft_labels=True)
     recipe = Recipe(run_name="x", output_dir=str(tmp_path), model=tiny_recipe, stages=stages, data=data)
     with pytest.raises(Begun) as begun:
-        train_hf_e2e.train(recipe, Data(rows, rows, {"name": "x", "version": 1, "hash": "x"}, [], []))
+        train_on(recipe, Data(rows, rows, {"name": "x", "version": 1, "hash": "x"}, [], []))
     learnt, validated = begun.value.args
     assert learnt == [{"joy": 0.75, "anger": 0.25}.get(label, 0) for label in LABELS]
     assert validated in LABEL2ID.values()
@@ -681,13 +690,13 @@ def test_an_interrupted_stage_goes_on_as_if_nothing_had_happened(name, run_stage
         ("model.adapters.audio.peft_type", "PREFIX_TUNING", "model.adapters.audio.peft_type"),
         ("model.adapters.video.r", "8", "unknown key 'video'"),
         ("model.adapters.audio.r", "8", "model.adapters.audio: no stage trains that backbone"),
-        ("ema_decay", "1.5", "ema_decay is out of its range"),
+        ("ema_decay", "1.5", "ema_decay is 1.5, out of its range"),
         ("sampling.balance", "labels", "did you mean 'label'?"),
         ("sampling.curriculum", "{order: column}", "give both or neither"),
         ("sampling.curriculum", "{order: prototypes, pacing: lineal}", "did you mean 'linear'?"),
-        ("sampling.curriculum", "{order: prototypes, start: 0}", "sampling.curriculum.start is out of its range"),
+        ("sampling.curriculum", "{order: prototypes, start: 0}", "sampling.curriculum.start is 0.0, out of its range"),
         ("difficulty_weight", "0.5", "difficulty_weight needs sampling.curriculum"),
-        ("stages.0.layer_decay", "{text: 1.2}", "stages[0].layer_decay is out of its range"),
+        ("stages.0.layer_decay", "{text: 1.2}", "stages[0].layer_decay is {'text': 1.2}, out of its range"),
         ("stages.0.unfreeze_layers", "{audio: 1}", "unknown key 'audio'"),
     ],
 )
@@ -712,7 +721,7 @@ def test_a_mistake_in_a_strategy_is_named_before_anything_is_loaded(key, value, 
             {"sampling": SamplingRecipe(curriculum=CurriculumRecipe("column", "mine")), "difficulty_weight": 0.5},
             "must hold numbers of 0 or more",
         ),
-        ({"sampling": SamplingRecipe(curriculum=CurriculumRecipe("prototypes"))}, "no training row has a valence"),
+        ({"sampling": SamplingRecipe(curriculum=CurriculumRecipe("prototypes"))}, "needs valence, arousal or"),
         ({"adversary": AdversaryRecipe("gender")}, "adversary.column"),
         ({"data": DataRecipe(soft_labels=True)}, "data.soft_labels"),
     ],

@@ -1,4 +1,4 @@
-"""CREMA-D as it is released: names, tables and traps are its own, the sound is noise."""
+"""A synthetic CREMA-D with the names, tables and irregular files of the release; the audio is noise."""
 
 import os
 from pathlib import Path
@@ -14,32 +14,44 @@ _HEADER = '"","A","D","F","H","N","S","fileName","numResponses","agreement","emo
 
 
 def names(actor: str) -> list[str]:
-    """The 82 recordings of an actor; only `IEO` was spoken at three levels."""
+    """The names of the 82 recordings of an actor; only the sentence `IEO` has three levels."""
     emotions = ("ANG", "DIS", "FEA", "HAP", "SAD")
     levels = [f"{actor}_IEO_{emotion}_{level}" for emotion in emotions for level in ("LO", "MD", "HI")]
-    rest = [f"{actor}_{sentence}_{emotion}_XX" for sentence in _SENTENCES for emotion in (*emotions, "NEU")]
-    return [*levels, f"{actor}_IEO_NEU_XX", *rest]
+    others = [f"{actor}_{sentence}_{emotion}_XX" for sentence in _SENTENCES for emotion in (*emotions, "NEU")]
+    return [*levels, f"{actor}_IEO_NEU_XX", *others]
 
 
 def votes(name: str, modality: int) -> dict[str, int]:
-    """Of the voice alone most say neutral, for TSI they are tied, for WSI they say what was intended."""
-    letter = name.split("_")[2][0]
+    """The votes for a recording: of the voice neutral, but a tie for TSI, and the intended emotion for WSI.
+
+    Args:
+        name: name of the recording.
+        modality: what the raters were shown: 1 the voice, 2 the face, 3 both.
+    """
+    _, sentence, emotion, _ = name.split("_")
+    letter = emotion[0]
     if modality > 1:
-        return {letter: 8 + modality, "H" if letter != "H" else "A": 1}
-    if name.split("_")[1] == "TSI":
+        return {letter: 8 + modality, _another(letter, "HA"): 1}
+    if sentence == "TSI":
         return {"A": 4, "D": 4, "N": 1}
-    return {letter: 7, "F" if letter != "F" else "S": 2} if "_WSI_" in name else {"N": 7, "H": 2}
+    if sentence == "WSI":
+        return {letter: 7, _another(letter, "FS"): 2}
+    return {"N": 7, "H": 2}
+
+
+def _another(letter: str, choices: str) -> str:
+    return next(choice for choice in choices if choice != letter)
 
 
 def make(folder: Path) -> Path:
-    """`AudioWAV` for three actors, with the misnamed recording, a Git LFS pointer, and files of other kinds."""
+    """Write `AudioWAV` for three actors, with the misnamed recording, a Git LFS pointer and other files."""
     (folder / "AudioWAV").mkdir(parents=True)
     (folder / "AudioMP3").mkdir()
     (folder / "processedResults").mkdir()
     first = folder / "AudioWAV" / "1001_IEO_ANG_LO.wav"
     soundfile.write(first, np.random.default_rng(0).normal(0, 0.1, 1600), 16_000)
-    every = [name for actor in ACTORS for name in names(actor)]
-    for name in every[1:]:
+    all_names = [name for actor in ACTORS for name in names(actor)]
+    for name in all_names[1:]:
         os.link(first, folder / "AudioWAV" / f"{name}.wav")
     (folder / "AudioWAV" / "1040_ITH_SAD_XX.wav").rename(folder / "AudioWAV" / "1040_ITH_SAD_X.wav")
     pointer = folder / "AudioWAV" / "1001_DFA_ANG_XX.wav"
@@ -47,7 +59,7 @@ def make(folder: Path) -> Path:
     pointer.write_text(POINTER)
     (folder / "AudioWAV" / "._1001_DFA_ANG_XX.wav").write_bytes(b"\0")
     (folder / "AudioMP3" / "1001_DFA_ANG_XX.mp3").write_text(POINTER)
-    lines = [_line(modality, number, name) for modality in (1, 2, 3) for number, name in enumerate(every, start=1)]
+    lines = [_line(modality, number, name) for modality in (1, 2, 3) for number, name in enumerate(all_names, start=1)]
     (folder / "processedResults" / "tabulatedVotes.csv").write_text("\n".join([_HEADER, *lines]) + "\n")
     demographics = [f'{actor},51,"{sex}","Caucasian","Not Hispanic"' for actor, sex in ACTORS.items()]
     header = '"ActorID","Age","Sex","Race","Ethnicity"'
@@ -56,9 +68,9 @@ def make(folder: Path) -> Path:
 
 
 def _line(modality: int, number: int, name: str) -> str:
-    cast = votes(name, modality)
-    most = max(cast.values())
-    winners = ":".join(letter for letter in "ADFHNS" if cast.get(letter) == most)
-    total = sum(cast.values())
-    counts = ",".join(str(cast.get(letter, 0)) for letter in "ADFHNS")
-    return f'"{modality}{number:05d}",{counts},"{name}",{total},{most / total},"{winners}",71.7'
+    counts = votes(name, modality)
+    most = max(counts.values())
+    winners = ":".join(letter for letter in "ADFHNS" if counts.get(letter) == most)
+    total = sum(counts.values())
+    cells = ",".join(str(counts.get(letter, 0)) for letter in "ADFHNS")
+    return f'"{modality}{number:05d}",{cells},"{name}",{total},{most / total},"{winners}",71.7'

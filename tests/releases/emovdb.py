@@ -1,4 +1,4 @@
-"""EmoV-DB as it is released: folders and the odd names are its own, the sound is noise."""
+"""A synthetic EmoV-DB with the folders and irregular names of the release; the audio is noise."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import soundfile
 
 
-# Folder -> how its names begin; `{}` is the number. The odd ones are as odd in the release.
+# Folder -> patterns of its file names; `{}` is the number. The release has the same irregular names.
 FOLDERS = {
     "bea_Amused": ["amused_1-15_{}", "amused_1_15_{}"],
     "bea_Angry": ["anger_1-28_{}"],
@@ -34,7 +34,7 @@ ARCTIC = """( arctic_a0001 "Author of the danger trail, Philip Steels, etc." )
 
 
 def make(folder: Path) -> Path:
-    """Three sentences per folder and way of naming; sam's at 44.1 kHz, one of them with two headers."""
+    """Write three sentences per folder and pattern; those of sam have 44.1 kHz, and one of them two headers."""
     folder.mkdir(parents=True)
     noise = np.random.default_rng(0).normal(0, 0.1, 1600)
     for rate in (16_000, 44_100):

@@ -1,4 +1,4 @@
-"""One's own recordings in folders that are named for labels."""
+"""Recordings in folders that are named after labels."""
 
 from pathlib import Path
 
@@ -13,8 +13,9 @@ NAMES = (
 
 
 def make(folder: Path, splits: bool = False) -> Path:
-    """`<label>/...` with three recordings, or the same below `Train` and `dev`; the first has words."""
-    for split in ("Train", "dev") if splits else ("",):
+    """Write `<label>/...` with three recordings, or the same below `Train` and `dev`; the first has a transcript."""
+    tops = ["Train", "dev"] if splits else [""]
+    for split in tops:
         for name in NAMES:
             tiny_sounds.write(folder / split / name)
         (folder / split / "joy" / "anna_01.txt").write_text("I am\n glad.\n", encoding="utf-8-sig")

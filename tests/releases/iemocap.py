@@ -1,4 +1,4 @@
-"""A synthetic IEMOCAP of full size: the published counts, ids and traps, nothing of its sound or words."""
+"""A synthetic IEMOCAP of full size, with the published counts and the irregularities of the release."""
 
 import os
 from collections import defaultdict
@@ -9,8 +9,8 @@ import numpy as np
 import soundfile
 
 
-# Per session, as counted from the release. Of sur, fea, dis and oth only the totals of sessions 1 to 4 are known, and
-# session 5 whole; xxx makes up the rest.
+# Turns per session, as counted in the release. For sur, fea, dis and oth only the totals of sessions 1 to 4, and the
+# counts of session 5, are known; xxx has the remaining turns.
 TURNS = {1: 1819, 2: 1811, 3: 2136, 4: 2103, 5: 2170}
 COUNTS = {
     session: dict(zip(("neu", "hap", "exc", "ang", "sad", "fru", "sur", "fea", "dis", "oth"), counts, strict=True))
@@ -22,7 +22,7 @@ COUNTS = {
         5: (384, 143, 299, 170, 245, 381, 18, 10, 0, 0),
     }.items()
 }
-# Of these, improvised (counted from EmoBox's list of the release); of the other labels only the sum is known.
+# The improvised ones of these (counted in EmoBox's list of the release); for the other labels only the sum is known.
 FOUR = ("neu", "hap", "exc", "ang", "sad")
 IMPROVISED = {
     1: (223, 33, 99, 62, 104),
@@ -48,7 +48,7 @@ HEADER = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n"
 
 
 def make(folder: Path) -> Path:
-    """Lay out the release; all turns share the bytes of one recording."""
+    """Write the release; all turns are hard links to one recording."""
     root = folder / "IEMOCAP_full_release"
     root.mkdir(parents=True)
     tone = folder / "tone.wav"
@@ -62,14 +62,14 @@ def make(folder: Path) -> Path:
         labels = defaultdict(list)
         for dialogue, label in turns:
             labels[dialogue].append(label)
-        for dialogue, of_dialogue in labels.items():
-            make_dialogue(root / f"Session{session}", dialogue, of_dialogue, tone)
-    _traps(root / "Session1", root / "Session5")
+        for dialogue, dialogue_labels in labels.items():
+            make_dialogue(root / f"Session{session}", dialogue, dialogue_labels, tone)
+    _add_irregularities(root / "Session1", root / "Session5")
     return root
 
 
 def make_dialogue(session: Path, dialogue: str, labels: list[str], tone: Path):
-    """One dialogue; its actors take turns, F first."""
+    """Write one dialogue, whose actors alternate, F first."""
     for name in ("EmoEvaluation", "transcriptions"):
         (session / "dialog" / name).mkdir(parents=True, exist_ok=True)
     recordings = session / "sentences" / "wav" / dialogue
@@ -84,7 +84,7 @@ def make_dialogue(session: Path, dialogue: str, labels: list[str], tone: Path):
 
 
 def dialogue_names(session: int, improvised: bool) -> list[str]:
-    """The 151 dialogues of the release; some of sessions 3 and 5 carry a letter behind their number."""
+    """The dialogues of a session, 151 in all; some of sessions 3 and 5 have a letter after their number."""
     parts = {actor: [f"impro0{number}" for number in range(1, 8 if session == 1 else 9)] for actor in "FM"}
     if session == 3:
         parts["M"] = [f"impro0{part}" for part in ("1", "2", "3", "4", "5a", "5b", "6", "7", "8a", "8b")]
@@ -95,10 +95,10 @@ def dialogue_names(session: int, improvised: bool) -> list[str]:
 
 
 def _styles() -> Iterator[tuple[tuple[int, str], bool]]:
-    """Every (session, label), and whether it is improvised: spread evenly, exact in its totals."""
+    """Every turn as (session, label), and whether it is improvised: evenly spread, with exact totals."""
     turns = [(session, label) for session, counts in COUNTS.items() for label in counts for _ in range(counts[label])]
-    rest = {session: TURNS[session] - sum(counts.values()) for session, counts in COUNTS.items()}
-    turns += [(session, "xxx") for session, count in rest.items() for _ in range(count)]
+    unlabelled = {session: TURNS[session] - sum(counts.values()) for session, counts in COUNTS.items()}
+    turns += [(session, "xxx") for session, count in unlabelled.items() for _ in range(count)]
     for session, quotas in IMPROVISED.items():
         for label, quota in zip(FOUR, quotas, strict=True):
             yield from _spread([(session, label)] * COUNTS[session][label], quota)
@@ -111,32 +111,37 @@ def _spread(turns: list[tuple[int, str]], quota: int) -> Iterator[tuple[tuple[in
 
 
 def _block(turn: str, label: str, number: int) -> str:
-    raters = [WORDS[label]] * 3 if label != "xxx" else ["Anger", "Sadness", "Frustration"]
+    raters = ["Anger", "Sadness", "Frustration"]
+    if label != "xxx":
+        raters = [WORDS[label]] * 3
     actor = turn[-4]
     return (
         f"[{5 * number + 6.2901:.4f} - {5 * number + 8.2357:.4f}]\t{turn}\t{label}\t[2.5000, 3.0000, 3.5000]\n"
         + "".join(f"C-E{rater}:\t{word};\t()\n" for rater, word in enumerate(raters, start=2))
-        # What the actor says of himself, and a comment that looks like a label.
+        # The self-evaluation of the actor, with a comment that looks like a label.
         + f"C-{actor}1:\tSurprise;\t(Happiness; curious)\n"
         + f"A-E3:\tval 3; act 2; dom  4;\t()\nA-{actor}1:\tval 5; act 5; dom  5;\t()\n\n"
     )
 
 
 def _line(turn: str, number: int) -> str:
-    start = 5 * number + 6.2901 + (1e-4 if number % 3 == 0 else 0)
-    words = "I know what it said: nothing." if number % 5 == 0 else "Excuse me."
-    return f"{turn} [{start:08.4f}-{5 * number + 8.2357:08.4f}]: {words}\n"
+    start, text = 5 * number + 6.2901, "Excuse me."
+    if number % 3 == 0:
+        start += 1e-4
+    if number % 5 == 0:
+        text = "I know what it said: nothing."
+    return f"{turn} [{start:08.4f}-{5 * number + 8.2357:08.4f}]: {text}\n"
 
 
-def _traps(first: Path, last: Path):
+def _add_irregularities(first: Path, last: Path):
     evaluation, transcripts = first / "dialog" / "EmoEvaluation", first / "dialog" / "transcriptions"
-    said = transcripts / "Ses01F_impro01.txt"
-    _rewrite(said, "F001 [016.2901-018.2357]: Excuse me.", "F001: No times here.")
-    _rewrite(said, "M000 [011.2901-013.2357]: Excuse me.", "M000 [011.2901-013.2357]: He [M]: no: go.")
-    with said.open("a", newline="\n") as file:
+    transcript = transcripts / "Ses01F_impro01.txt"
+    _rewrite(transcript, "F001 [016.2901-018.2357]: Excuse me.", "F001: No times here.")
+    _rewrite(transcript, "M000 [011.2901-013.2357]: Excuse me.", "M000 [011.2901-013.2357]: He [M]: no: go.")
+    with transcript.open("a", newline="\n") as file:
         file.write("M: Right.\nF: [LAUGHTER]\n")
         file.write("Ses01F_impro01_MXX0 [990.0000-991.0000]: Hm.\nSes01F_impro01_FXX0 [991.0000-992.0000]: Yes.\n")
-    # One rater with two labels, one with a comment that holds others.
+    # A rater with two labels, and one with a comment that contains labels.
     block = evaluation / "Ses01F_impro01.txt"
     _rewrite(block, "C-E2:\tNeutral;\t()", "C-E2:\tFrustration; Anger;\t()")
     _rewrite(block, "C-E3:\tNeutral;\t()", "C-E3:\tNeutral;\t(Fear; Disgust;)")
@@ -151,8 +156,8 @@ def _traps(first: Path, last: Path):
         (evaluation / name).mkdir()
         (evaluation / name / "Ses01F_impro01_e2_cat.txt").write_text(line)
     recordings = first / "sentences" / "wav" / "Ses01F_impro01"
-    for shadow in (evaluation / "._Ses01F_impro01.txt", transcripts / "._Ses01F_impro01.txt", recordings / "._a.wav"):
-        shadow.write_bytes(b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X\n[com.apple.quarantine]\n")
+    for metadata in (evaluation / "._Ses01F_impro01.txt", transcripts / "._Ses01F_impro01.txt", recordings / "._a.wav"):
+        metadata.write_bytes(b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X\n[com.apple.quarantine]\n")
     old = last / "dialog" / "transcriptions" / "Ses05M_script02_1.txt"
     _rewrite(
         old, "F001 [016.2901-018.2357]: Excuse me.", "F001 [016.2901-018.2357]: The caf\u00e9\x85 shut.", "latin-1"

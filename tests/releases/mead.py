@@ -1,4 +1,4 @@
-"""MEAD as it is released: folders, numbers and gaps are its own, the sound is a tone in real m4a files."""
+"""A synthetic MEAD with the folders, numbers and gaps of the release; the audio is a tone in real m4a files."""
 
 import os
 from pathlib import Path
@@ -9,8 +9,8 @@ import numpy as np
 
 EMOTIONS = ("angry", "contempt", "disgusted", "fear", "happy", "neutral", "sad", "surprised")
 SPEAKERS = {"M003": 48_000, "W009": 44_100}
-# A set of fewer recordings -> their numbers. The first two were numbered anew, the third kept its numbers.
-SHORT = {
+# Incomplete set -> its numbers. The first two were renumbered, the third was not.
+INCOMPLETE = {
     ("M003", "contempt", 2): range(1, 30),
     ("W009", "neutral", 1): range(1, 37),
     ("W009", "sad", 2): [*range(1, 11), *range(15, 31)],
@@ -18,17 +18,19 @@ SHORT = {
 
 
 def numbers(speaker: str, emotion: str, level: int) -> list[int]:
-    return list(SHORT.get((speaker, emotion, level), range(1, 41 if emotion == "neutral" else 31)))
+    """The numbers of the recordings of a set."""
+    return list(INCOMPLETE.get((speaker, emotion, level), range(1, 41 if emotion == "neutral" else 31)))
 
 
 def make(folder: Path) -> Path:
-    """Two speakers: 40 neutral sentences at one level, 30 of each other emotion at three, but for `SHORT`."""
+    """Write two speakers, with 40 neutral sentences and 30 of each other emotion and level, except `INCOMPLETE`."""
     folder.mkdir(parents=True)
     for speaker, rate in SPEAKERS.items():
         first = folder.parent / f"{rate}.m4a"
         tone(first, rate)
         for emotion in EMOTIONS:
-            for level in (1,) if emotion == "neutral" else (1, 2, 3):
+            levels = [1] if emotion == "neutral" else [1, 2, 3]
+            for level in levels:
                 place = folder / speaker / "audio" / emotion / f"level_{level}"
                 place.mkdir(parents=True)
                 for number in numbers(speaker, emotion, level):
@@ -42,7 +44,7 @@ def make(folder: Path) -> Path:
 
 
 def tone(path: Path, rate: int):
-    """A tenth of a second of AAC, which soundfile cannot write."""
+    """Write 0.1 s of AAC, which soundfile cannot write."""
     wave = (0.1 * np.sin(2 * np.pi * 440 * np.arange(rate // 10) / rate)).astype(np.float32)
     with av.open(str(path), "w", format="ipod") as container:
         stream = container.add_stream("aac", rate=rate, layout="mono")

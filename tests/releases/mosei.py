@@ -1,4 +1,4 @@
-"""CMU-MOSEI in pieces: the two tables in circulation, whole recordings, cuts of them, transcripts."""
+"""A synthetic CMU-MOSEI: the two tables in circulation, whole recordings or segments, and transcripts."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ from releases import tiny_sounds
 
 
 HEADER = ",file,index,start,end,label2a,label2b,label6,label7,split"
-# file, index, start, end, label2b, label6, label7, split, the clip's number in the transcript
+# file, index, start, end, label2b, label6, label7, split, number of the clip in the transcript
 SENTENCES = (
-    # The first index is the last sentence; the numbers of the clips begin with 2.
+    # The first index is the last sentence; clips are numbered from 2.
     ("-3g5yACwYnA", 0, 2.0, 2.5, 1, 0, 1, 0, 5),
     ("-3g5yACwYnA", 1, 0.484, 1.405, 0, 0, 0, 0, 2),
     ("-3g5yACwYnA", 2, 1.321, 1.752, -1, 2, -2, 0, 3),
@@ -20,13 +20,20 @@ SENTENCES = (
     ("zv0Jl4TIQDc", 0, 0.5, 0.9, 1, 0, 1, 2, 0),
     ("-Alixo7euuU", 0, 0.0124716553288, 0.514081632653, 1, 1, 1, 3, 0),
 )
-_CUTS = {0: "train", 1: "dev", 2: "test"}
+_FOLDERS = {0: "train", 1: "dev", 2: "test"}
 _MODES = {0: "train", 1: "valid", 2: "test"}
 _ANNOTATIONS = {-1: "Negative", 0: "Neutral", 1: "Positive"}
 
 
-def make(folder: Path, audio: str = "wholes", words: bool = True, label6: bool = True) -> Path:
-    """What s3prl reads, with `wholes`, `cuts` or no recordings; the table has had no label6 once."""
+def make(folder: Path, audio: str = "recordings", texts: bool = True, label6: bool = True) -> Path:
+    """Write a release in the layout of s3prl.
+
+    Args:
+        folder: where to write.
+        audio: `recordings`, `segments` or `none`.
+        texts: whether there are transcripts.
+        label6: whether the table has the column label6, which an older version lacks.
+    """
     lines = []
     for row, (video, index, start, end, sign, strongest, sentiment, split, _) in enumerate(SENTENCES):
         emotion = f"{strongest}," if label6 else ""
@@ -35,30 +42,30 @@ def make(folder: Path, audio: str = "wholes", words: bool = True, label6: bool =
     header = HEADER if label6 else HEADER.replace("label6,", "")
     (folder / "CMU_MOSEI_Labels.csv").write_text("\n".join([header, *lines, ""]))
     for video, index, *_, split, _ in SENTENCES:
-        whole = folder / "Raw" / "Audio" / "Full" / "WAV_16000" / f"{video}.wav"
-        if audio == "wholes" and not whole.exists():
-            tiny_sounds.write(whole, seconds=3.0)
-        if audio == "cuts" and split in _CUTS:
-            tiny_sounds.write(folder / "Segmented_Audio" / _CUTS[split] / f"{video}_{index}.wav")
-    if words:
+        recording = folder / "Raw" / "Audio" / "Full" / "WAV_16000" / f"{video}.wav"
+        if audio == "recordings" and not recording.exists():
+            tiny_sounds.write(recording, seconds=3.0)
+        if audio == "segments" and split in _FOLDERS:
+            tiny_sounds.write(folder / "Segmented_Audio" / _FOLDERS[split] / f"{video}_{index}.wav")
+    if texts:
         _transcripts(folder / "Raw" / "Transcript" / "Segmented" / "Combined")
     return folder
 
 
 def _transcripts(folder: Path):
-    """In each file first a sentence that was not rated, then those of the table in the order of their clips."""
+    """Write a file per video: a sentence that is not in the table, then its sentences in the order of their clips."""
     folder.mkdir(parents=True)
     for video in {video for video, *_ in SENTENCES}:
         lines = [f"{video}___9___90.0___91.5___Nobody rated this."]
         for name, index, start, end, *_, clip in sorted(SENTENCES, key=lambda sentence: sentence[-1]):
             if name == video:
-                said = f"Sentence {index} of it, a ___ blank\u2028or two. "
-                lines.append(f"{video}___{clip}___{start}___{end}___{said}")
+                text = f"Sentence {index} of it, a ___ blank\u2028or two. "
+                lines.append(f"{video}___{clip}___{start}___{end}___{text}")
         (folder / f"{video}.txt").write_text("\n".join([*lines, "", ""]), encoding="utf-8")
 
 
 def make_mmsa(folder: Path) -> Path:
-    """What MMSA gives out: `label.csv` with the words in it, and clips by their numbers in the transcript."""
+    """Write a release in the layout of MMSA: `label.csv` with the texts, and clips named by number."""
     lines = ["video_id,clip_id,text,label,annotation,mode,label_T,label_A,label_V"]
     for video, index, *_, sign, _, sentiment, split, clip in SENTENCES:
         if split in _MODES:

@@ -1,4 +1,4 @@
-"""A small synthetic MSP-Podcast: names, tables and traps of the release, nothing of its sound or words."""
+"""A small synthetic MSP-Podcast with the names, tables and irregularities of the release."""
 
 import csv
 import os
@@ -9,7 +9,7 @@ import soundfile
 
 
 COLUMNS = ("FileName", "EmoClass", "EmoAct", "EmoVal", "EmoDom", "SpkrID", "Gender", "Split_Set")
-# Not in the order of their names; every class; a speaker of two test sets; one whom nobody has told apart.
+# Not sorted by name; with every class, a speaker of two test sets, and an unknown speaker.
 TURNS = (
     ("MSP-PODCAST_0002_0033.wav", "H", "5.2", "5.8", "4.6", "31", "Female", "Train"),
     ("MSP-PODCAST_0001_0008.wav", "N", "2.2", "4.0", "2.6", "30", "Male", "Test1"),
@@ -30,7 +30,7 @@ NO_TRANSCRIPT = "MSP-PODCAST_0002_0041"
 NO_RECORDING = "MSP-PODCAST_0003_0012"
 NEITHER = "MSP-PODCAST_0004_0010"
 STEREO = "MSP-PODCAST_1023_0235"
-# Primary, secondary. A free text behind `Other` may hold semicolons; some raters gave no secondary emotions.
+# Primary, secondary. The text after `Other` may contain semicolons; some raters chose no secondary emotion.
 RATINGS = {"MSP-PODCAST_0001_0008.wav": (("Neutral", "Neutral,Confused"), ("Neutral", ""), ("Other-dry; sad", "Sad"))}
 DEFAULT = (("Happy", "Happy,Amused"), ("Happy", "Happy"), ("Contempt", "Contempt"))
 
@@ -42,13 +42,14 @@ def make(
     raw: str | None = None,
     validation: str = "Development",
 ) -> Path:
-    """Lay out a release.
+    """Write a release.
 
     Args:
-        consensus: name of the table of labels, None for none.
+        folder: where to write.
+        consensus: name of the table of labels, None to omit it.
         detailed: columns of `labels_detailed.csv`: `detail` as in versions 1.7 to 1.12, `columns` as in 1.6 and 2.0.
-        raw: name of the raw file of labels, None for none.
-        validation: the word of this version for that split.
+        raw: name of the raw file of labels, None to omit it.
+        validation: name of the validation split in this version.
     """
     root = folder / "MSP-PODCAST-Publish"
     labels = root / "Labels"
@@ -66,11 +67,13 @@ def make(
 
 
 def write_table(file: Path, columns: tuple[str, ...], rows: list[tuple[str, ...]]):
+    """Write a CSV file."""
     with file.open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows([columns, *rows])
 
 
 def write_detailed(file: Path, kind: str):
+    """Write `labels_detailed.csv` with the columns of `kind`, see `make`."""
     pairs = [(turn[0], rating) for turn in TURNS for rating in RATINGS.get(turn[0], DEFAULT)]
     if kind == "columns":
         columns = ("FileName", "Workers", "EmoClass_Major", "EmoClass_Second", "EmoAct", "EmoVal", "EmoDom")
@@ -94,23 +97,23 @@ def _raw_block(turn: tuple[str, ...]) -> str:
 
 
 def _media(root: Path):
-    sounds, words = root / "Audios", root / "Transcripts"
-    sounds.mkdir()
-    words.mkdir()
+    audios, transcripts = root / "Audios", root / "Transcripts"
+    audios.mkdir()
+    transcripts.mkdir()
     wave = 0.1 * np.sin(np.arange(1600) / 6)
-    tone = sounds / "MSP-PODCAST_test3_0002.wav"  # of a test set without labels, and in no table
+    tone = audios / "MSP-PODCAST_test3_0002.wav"  # of a test set without labels, in no table
     soundfile.write(tone, wave, 16_000)
     for stem in (name.removesuffix(".wav") for name, *_ in [*TURNS, WITHHELD]):
         if stem not in (NO_RECORDING, NEITHER, STEREO):
-            os.link(tone, sounds / f"{stem}.wav")
+            os.link(tone, audios / f"{stem}.wav")
         if stem not in (NO_TRANSCRIPT, NEITHER):
-            (words / f"{stem}.txt").write_text(f"It\u2019s what {stem[-4:]}\nsaid.\n", encoding="utf-8")
-    soundfile.write(sounds / f"{STEREO}.wav", np.stack([wave, 0 * wave], axis=1), 44_100)
-    (sounds / "._MSP-PODCAST_0001_0008.wav").write_bytes(b"\x00\x05\x16\x07Mac OS X")
+            (transcripts / f"{stem}.txt").write_text(f"It\u2019s what {stem[-4:]}\nsaid.\n", encoding="utf-8")
+    soundfile.write(audios / f"{STEREO}.wav", np.stack([wave, 0 * wave], axis=1), 44_100)
+    (audios / "._MSP-PODCAST_0001_0008.wav").write_bytes(b"\x00\x05\x16\x07Mac OS X")
 
 
 def _earlier_version(folder: Path):
-    """Labels of an earlier version say something else, and its removed recordings are no longer of the corpus."""
+    """Write an earlier version with other labels, and recordings that were removed since."""
     labels = folder / "previous_releases_info" / "v1.10" / "Labels"
     removed = folder / "files_removed_from_prev_versions" / "v1.10_removed_files"
     labels.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""nEMO as it is on GitHub: `data.tsv` in no order, with eight blanks before every speaker, and `samples/`."""
+"""A synthetic nEMO in the layout of GitHub: `data.tsv`, unsorted and with spaces before the speaker, and `samples/`."""
 
 import random
 from pathlib import Path
@@ -12,13 +12,16 @@ EMOTIONS = ("anger", "fear", "happiness", "neutral", "sadness", "surprised")
 SENTENCES = {
     2: "Nie waśńmy się ze sobą.",
     38: "„Ród smoka” to serial telewizyjny.",
-    # A quotation mark that is never closed: whoever reads this as quoted CSV loses the lines behind it.
+    # An unbalanced quotation mark: a reader of quoted CSV would lose the following lines.
     46: '"Żołwica to dawne określenie na siostrę męża.',
 }
 
 
 def make(folder: Path) -> Path:
-    """Three actors, six emotions, three sentences, of which MP0 lacks one; one line has no file, one file no line."""
+    """Write three actors, six emotions and three sentences, of which MP0 lacks one.
+
+    One line has no file, and one file has no line.
+    """
     lines = [
         f"{speaker}_{emotion}_{number}.wav\t{emotion}\t{text}\t{text.lower()}\t        {speaker}\t{gender}\t{age}"
         for speaker, (gender, age) in SPEAKERS.items()

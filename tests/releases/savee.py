@@ -1,4 +1,4 @@
-"""SAVEE in the two layouts that are in circulation."""
+"""A synthetic SAVEE in the two layouts that are in circulation."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ SENTENCES = {"a": 15, "d": 15, "f": 15, "h": 15, "n": 30, "sa": 15, "su": 15}
 
 
 def make(folder: Path, layout: str = "original") -> Path:
-    """All 480 recordings, as `AudioData/DC/a01.wav` (original) or as `ALL/DC_a01.wav` (flat)."""
+    """Write all 480 recordings, as `AudioData/DC/a01.wav` (original) or as `ALL/DC_a01.wav` (flat)."""
     names = [
         (speaker, f"{emotion}{number:02d}.wav")
         for speaker in ("DC", "JE", "JK", "KL")

@@ -1,4 +1,4 @@
-"""TESS as it lies on people's disks: the fourteen folders, and the same again in a folder inside."""
+"""A synthetic TESS as it is in circulation: fourteen folders, and a nested copy of them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,9 +26,13 @@ FOLDERS = {
 
 
 def make(folder: Path, words: Sequence[str] = ("bite", "food", "germ", "neat"), nested: bool = True) -> Path:
-    """Lay out a release of the given words, twice if `nested`; returns its folder.
+    """Write a release and return its folder.
 
-    The words by default are those of the odd files: OA_bite_neutral, an AIFF file named .wav (two of them), 96 kHz.
+    Args:
+        folder: where to write.
+        words: the words that are said. By default they include those of the irregular files: OA_bite_neutral, two
+            AIFF files named .wav, and one with 96 kHz.
+        nested: whether it contains a second copy of itself.
     """
     root = folder / NAME
     copies = [root, root / NAME] if nested else [root]

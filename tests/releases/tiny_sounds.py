@@ -1,4 +1,4 @@
-"""Recordings for synthetic releases: a tenth of a second of a tone, many files from one by hard links."""
+"""Recordings for synthetic releases: short tones; several paths are hard links to one file."""
 
 import os
 from collections.abc import Iterable
@@ -9,16 +9,16 @@ import soundfile
 
 
 def write(path: Path, rate: int = 16_000, seconds: float = 0.1, **options: str) -> Path:
-    """Write a tone and the folders that lead to it; `options` are soundfile's."""
+    """Write a tone, making its folder; `options` are those of soundfile."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)  # it may be one file with many others
+    path.unlink(missing_ok=True)  # it may be a hard link to a shared file
     wave = 0.1 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate)) / rate)
     soundfile.write(path, wave, rate, **options)
     return path
 
 
 def write_all(paths: Iterable[Path], rate: int = 16_000):
-    """The same tone under every path."""
+    """Write the same tone to every path, as hard links."""
     first, *others = paths
     write(first, rate)
     for path in others:

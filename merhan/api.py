@@ -1,0 +1,213 @@
+"""What a notebook calls: train, evaluate and predict without a subprocess. `merhan` offers these names at its top.
+
+import merhan
+
+run = merhan.train("configs/quickstart.yaml")
+results = merhan.evaluate(run)
+scores = merhan.predict(run, "clips.csv")
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from accelerate import PartialState
+from transformers import set_seed
+
+from merhan.data.dataset import EmotionDataset
+from merhan.data.leaks import require_accepted_leaks
+from merhan.data.loading import Data, unlabelled_rows
+from merhan.data.loading import load_data as load_rows
+from merhan.data.provenance import initial_weight_records
+from merhan.evaluation.comparison import compare as compare_systems
+from merhan.evaluation.comparison import read_system
+from merhan.evaluation.evaluate import evaluate_conditions
+from merhan.evaluation.model_and_data import open_evaluation
+from merhan.hub.model_folder import export_model_folder
+from merhan.hub.publishing import publish
+from merhan.logs import get_logger
+from merhan.models.building import build_model, build_processor
+from merhan.models.inference import load_checkpoint
+from merhan.models.temperature_scaling import calibrate, predict_scores
+from merhan.recipe.loading import load_recipe
+from merhan.recipe.schema import Recipe
+from merhan.reporting.markdown_tables import scores_table
+from merhan.training.preflight import check_evaluation, check_strategies
+from merhan.training.run_folder import check_run_folder, open_run_folder
+from merhan.training.stage import train_stage
+from modeling_merhan import MerhanForSequenceClassification
+from processing_merhan import MerhanProcessor
+
+
+logger = get_logger(__name__)
+
+
+def train(
+    recipe: str | Path | Recipe, changes: Sequence[str] = (), *, resume: bool = False, overwrite: bool = False
+) -> Path:
+    """Train, evaluate and export a model.
+
+    Args:
+        recipe: a YAML file, or a recipe that is loaded already.
+        changes: `key=value` changes of a YAML recipe, as `stages.0.epochs=3`.
+        resume: resume an interrupted run of this recipe, in any stage.
+        overwrite: delete an existing run of this name and start again.
+
+    Returns:
+        The run's folder, with `model/` (complete, ready to publish) and `evaluation/`.
+
+    Raises:
+        InputError: anything is wrong with recipe or data; raised before any weight is loaded.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, changes)
+    check_run_folder(recipe, resume, overwrite)
+    with PartialState().main_process_first():
+        data = load_data(recipe)
+    require_accepted_leaks(data.leaks, recipe.data.accept_leaks)
+    check_evaluation(recipe, data)
+    return train_on(recipe, data, resume, overwrite)
+
+
+def load_data(recipe: str | Path | Recipe, changes: Sequence[str] = ()) -> Data:
+    """The rows of a recipe's splits, with what was left out and what the splits share (`notes`, `leaks`)."""
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, changes)
+    records = initial_weight_records(recipe.model)
+    return load_rows(recipe.data, recipe.model.modalities, recipe.model.backbones, histories=records)
+
+
+def train_on(recipe: Recipe, data: Data, resume: bool = False, overwrite: bool = False) -> Path:
+    """From rows with splits to a model folder and its evaluation; what [`train`] does once the data is loaded."""
+    splits = dict(list(data.rows.groupby("split")))
+    check_strategies(recipe, splits["train"])
+    model, processor = _build(recipe, splits["train"])
+    training, validation = _datasets(recipe, data, model, processor)
+    folder = open_run_folder(recipe, data, resume, overwrite)
+    for note in [*data.notes, *(f"accepted leak: {leak}" for leak in data.leaks)]:
+        logger.warning(f"note: {note}")
+    for number, stage in enumerate(recipe.stages):
+        seed = recipe.seed + number
+        model = train_stage(recipe, stage, seed, model, processor, training, validation, folder / stage.name)
+    calibrate(model, processor, splits["validation"], data.dialogues)
+    results = _evaluate_run(recipe, folder, model.eval(), processor, data)
+    if PartialState().is_main_process:
+        export_model_folder(folder, recipe, model, processor, results)
+        logger.info(_closing_message(folder, recipe))
+        if recipe.hub.repo_id:
+            publish(folder, recipe.hub.repo_id, recipe.hub.private)
+    return folder
+
+
+def evaluate(
+    checkpoint: str | Path,
+    *,
+    manifest: str | Path | None = None,
+    recipe: str | Path | None = None,
+    changes: Sequence[str] = (),
+    split: str = "test",
+    modalities: Sequence[str] = ("both",),
+    output_dir: str | Path | None = None,
+    batch_size: int = 16,
+) -> dict[str, dict[str, Any]]:
+    """Evaluate a model, and write predictions, metrics, plots and reports.
+
+    Args:
+        checkpoint: a run's folder, a model folder, or a Hub id.
+        manifest, recipe: the data, one of the two; by default the data of the run itself.
+        changes: `key=value` changes of the recipe.
+        split: `train`, `validation`, `test` or `test-<name>`.
+        modalities: what the model is given, one evaluation each: `both` (all that it reads), `audio`, `text`.
+        output_dir: folder of the results; by default `evaluation/` of the run.
+        batch_size: utterances per batch.
+
+    Returns:
+        Evaluation, as `test, audio+text` -> the content of its `metrics.json`.
+    """
+    model, processor, data, folder = open_evaluation(checkpoint, manifest, recipe, changes, split, output_dir)
+    conditions = [None if name == "both" else name for name in modalities]
+    return evaluate_conditions(model, processor, data, [split], conditions, folder, batch_size)
+
+
+def predict(checkpoint: str | Path, rows: str | Path | pd.DataFrame, batch_size: int = 16) -> pd.DataFrame:
+    """Calibrated scores for unlabelled utterances.
+
+    Args:
+        checkpoint: a run's folder, a model folder, or a Hub id.
+        rows: a table (Parquet, CSV, TSV, JSONL) or a data frame with the columns `audio` (paths; of a file relative to
+            its folder), `text`, or both; also read: `utterance_id, speaker, dialogue, turn, start, end`.
+        batch_size: utterances per batch.
+
+    Returns:
+        One row per utterance: `utterance_id`, `prediction`, and a column `score_<label>` per label, summing to 1.
+    """
+    model, processor = load_checkpoint(str(checkpoint))
+    utterances = unlabelled_rows(rows)
+    return predict_scores(model, processor, utterances, batch_size)
+
+
+def compare(*runs: str | Path, split: str = "test", resamples: int = 5000, seed: int = 0) -> pd.DataFrame:
+    """Compare two or more systems on the same rows: a row per pair and score, with 95 % interval and p-values.
+
+    Args:
+        runs: run folders, evaluation folders, or `predictions.parquet` files.
+        split: the split of run folders.
+        resamples: bootstrap and permutation draws.
+        seed: seed of these draws.
+    """
+    systems = [read_system(run, split) for run in runs]
+    return pd.DataFrame(compare_systems(systems, resamples, seed))
+
+
+def _build(recipe: Recipe, train: pd.DataFrame) -> tuple[MerhanForSequenceClassification, MerhanProcessor]:
+    labels = sorted(train["label"].unique())
+    set_seed(recipe.seed)
+    with PartialState().main_process_first():  # one process downloads, the others read its cache
+        processor = build_processor(recipe.model, recipe.data, train)
+        model = build_model(recipe.model, labels, train)
+    return model, processor
+
+
+def _datasets(
+    recipe: Recipe, data: Data, model: MerhanForSequenceClassification, processor: MerhanProcessor
+) -> tuple[EmotionDataset, EmotionDataset]:
+    """The training and the validation set; only the first is augmented."""
+    common: dict[str, Any] = {
+        "processor": processor,
+        "label2id": model.config.label2id,
+        "modalities": recipe.model.modalities,
+        "dialogues": data.dialogues,
+        "seed": recipe.seed,
+        "dimensions": model.config.dimensions,
+    }
+    train = EmotionDataset(
+        data.rows[data.rows["split"] == "train"],
+        augmentation=recipe.data.augmentation,
+        transcript_noise=recipe.data.transcript_noise,
+        soft_labels=recipe.data.soft_labels,
+        **common,
+    )
+    return train, EmotionDataset(data.rows[data.rows["split"] == "validation"], **common)
+
+
+def _evaluate_run(
+    recipe: Recipe, folder: Path, model: MerhanForSequenceClassification, processor: MerhanProcessor, data: Data
+) -> dict[str, dict[str, Any]]:
+    """Every split and condition that the recipe names."""
+    batch_size = recipe.trainer.get("per_device_eval_batch_size", 16)
+    splits, conditions = recipe.evaluation.splits, [None, *recipe.evaluation.conditions]
+    results = evaluate_conditions(model, processor, data, splits, conditions, folder / "evaluation", batch_size)
+    logger.info(f"\n{scores_table(results)}\n")
+    return results
+
+
+def _closing_message(folder: Path, recipe: Recipe) -> str:
+    """Where the results are, and the three lines that load the model."""
+    arguments = {"audio": '"a.wav"', "text": 'text="I cannot believe it!"'}
+    example = ", ".join(arguments[name] for name in recipe.model.modalities)
+    return (
+        f"report:       {folder / 'evaluation' / recipe.evaluation.splits[0] / 'report.html'}\n"
+        f"model folder: {folder / 'model'}\n\n"
+        f"from transformers import pipeline\n"
+        f'recogniser = pipeline("emotion-recognition", model="{folder / "model"}", trust_remote_code=True)\n'
+        f"print(recogniser({example}))"
+    )

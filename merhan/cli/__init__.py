@@ -1,0 +1,2 @@
+"""The command-line programs. Modules here import the rest of the package only when a command runs, so that `--help`
+answers at once."""

@@ -1,0 +1,59 @@
+"""Check a manifest or a folder of recordings: unreadable, silent or clipped sound, missing words, rare labels.
+
+    merhan doctor prepared/ravdess/manifest.parquet
+    merhan doctor /data/EmoDB --corpus emodb --html emodb.html
+
+Exit code 1 if there are errors that training must not ignore.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from merhan.cli.options import add_reader_options, reader_options
+from merhan.data.corpora import CORPORA
+from merhan.errors import InputError
+
+
+HELP = "check a manifest or a folder of recordings; exit code 1 if there are errors"
+
+
+def add_arguments(parser: argparse.ArgumentParser):
+    """Declare the options of the command."""
+    parser.add_argument("source", help="a manifest, or a folder with recordings")
+    parser.add_argument("--corpus", choices=CORPORA, help="read the folder as this corpus, with its labels and words")
+    add_reader_options(parser)
+    parser.add_argument("--json", type=Path, help="also write the diagnosis as JSON")
+    parser.add_argument("--html", type=Path, help="also write the diagnosis as a page with plots")
+
+
+def run(arguments: argparse.Namespace):
+    """Run the command."""
+    from merhan.data.doctor import as_html, as_json, as_text, examine
+    from merhan.files import write_json, write_text
+
+    rows, name = _rows(arguments), Path(arguments.source).name
+    diagnosis, facts = examine(rows, name)
+    print(as_text(diagnosis))
+    if arguments.json:
+        write_json(arguments.json, as_json(diagnosis))
+    if arguments.html:
+        write_text(arguments.html, as_html(diagnosis, facts))
+    sys.exit(0 if diagnosis.healthy else 1)
+
+
+def _rows(arguments: argparse.Namespace):
+    """The rows to check, as a manifest."""
+    from merhan.data.corpora.base import read_corpus
+    from merhan.data.doctor import raw_folder
+    from merhan.data.manifest import read_manifest
+
+    path = Path(arguments.source)
+    if arguments.corpus:
+        return read_corpus(arguments.corpus, path, **reader_options(arguments)).rows
+    if not path.is_dir():
+        return read_manifest(path)
+    rows = raw_folder(path)
+    if rows.empty:
+        raise InputError(f"{path}: holds no audio file, nor does any folder in it.")
+    return rows

@@ -1,0 +1,1 @@
+"""Corpus readers, manifests, splits, leak checks and the examples that a model is trained on."""

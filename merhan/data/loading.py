@@ -1,0 +1,136 @@
+"""From the `data` section of a recipe to the rows of its splits, checked for errors and leaks."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from merhan.data.audio_facts import AudioFacts, measure_recordings
+from merhan.data.corpora.base import read_corpus, source_name
+from merhan.data.corpora.table_corpus import rename_columns
+from merhan.data.leaks import Leak, audit
+from merhan.data.manifest import FEATURES, is_context_only, normalise_columns
+from merhan.data.protocols import split
+from merhan.data.stored_features import feature_width
+from merhan.data.table_files import read_table
+from merhan.errors import InputError
+from merhan.recipe.schema import DataRecipe
+
+
+class Data(NamedTuple):
+    """The data of a run."""
+
+    rows: pd.DataFrame  # the labelled rows, with the columns `split` and `duration` (seconds, 0 without audio)
+    dialogues: pd.DataFrame  # all rows, also those without a label; the context of a turn is taken from them
+    protocol: dict[str, Any]  # name, version, hash, fold, folds, and the leaks as sentences
+    notes: list[str]  # sentences about rows that were left out
+    leaks: list[Leak]  # what the splits share; empty when only one split was asked for
+
+
+def load_data(
+    recipe: DataRecipe,
+    modalities: Sequence[str],
+    raw: Sequence[str],
+    only: str | None = None,
+    histories: Mapping[str, Any] | None = None,
+) -> Data:
+    """Read the rows that a recipe describes, split them by its protocol, and check them.
+
+    Args:
+        recipe: the `data` section of a recipe.
+        modalities: the modalities that the model reads, some of `audio` and `text`. Rows that have none of them are
+            left out. If the model reads audio, every recording is decoded and measured.
+        raw: the modalities that a backbone computes from audio or text. The other ones are read from the manifest's
+            feature columns (`audio_features`, `text_features`).
+        only: the one split that is needed, for an evaluation; then no leaks are computed. By default train,
+            validation and test must all be there.
+        histories: recipe key of the initial weights (as `model.audio_backbone`) -> their provenance record, to find
+            test speakers and corpora that they were trained on.
+
+    Raises:
+        InputError: the corpus, the protocol or a recording cannot be used; names the file and the row or key. Leaks
+            are not an error here, see [`require_accepted_leaks`].
+    """
+    where = source_name(recipe.corpus, recipe.source)
+    corpus = read_corpus(recipe.corpus, recipe.source, recipe.label_map, **recipe.options)
+    labelled = corpus.rows[~is_context_only(corpus.rows)]
+    rows, protocol, protocol_notes = split(labelled, recipe.protocol, recipe.fold, only)
+    rows, modality_notes = keep_readable(rows, modalities, raw, where)
+    for column in FEATURES:
+        feature_width(rows, column)
+    rows, facts = _with_durations(rows, modalities, where)
+    leaks = []
+    if not only:
+        leaks = audit(rows, modalities, facts, histories)
+    protocol["leaks"] = [str(leak) for leak in leaks]
+    return Data(rows, corpus.rows, protocol, [*corpus.notes, *protocol_notes, *modality_notes], leaks)
+
+
+def _with_durations(
+    rows: pd.DataFrame, modalities: Sequence[str], where: str
+) -> tuple[pd.DataFrame, list[AudioFacts | None]]:
+    """The rows with their durations, measured if the model reads audio, and the facts of the recordings."""
+    if "audio" in modalities:
+        return measure_recordings(rows, where)
+    return rows.assign(duration=rows.get("duration", 0.0)), []
+
+
+def available_modalities(rows: pd.DataFrame, modalities: Sequence[str], raw: Sequence[str]) -> pd.DataFrame:
+    """Which modalities each row has.
+
+    Args:
+        modalities, raw: as in [`load_data`].
+
+    Returns:
+        `(rows, modalities)` bool, named after the manifest columns that are read (`audio` or `audio_features`).
+    """
+    columns = [name if name in raw else f"{name}_features" for name in modalities]
+    return rows.reindex(columns=columns, fill_value="") != ""
+
+
+def keep_readable(
+    rows: pd.DataFrame, modalities: Sequence[str], raw: Sequence[str], where: str
+) -> tuple[pd.DataFrame, list[str]]:
+    """Leave out the rows that have none of the modalities.
+
+    Args:
+        modalities, raw: as in [`load_data`].
+        where: name of the data, for messages.
+
+    Returns:
+        the remaining rows, and a sentence about the others if there are any.
+
+    Raises:
+        InputError: no row remains.
+    """
+    available = available_modalities(rows, modalities, raw)
+    columns = list(available.columns)
+    readable = available.any(axis=1)
+    if not readable.any():
+        raise InputError(
+            f"{where}: no row has {' or '.join(columns)}, which is all that this model is to read; fill that column "
+            f"of the manifest, or choose a model of another modality."
+        )
+    notes = []
+    if not readable.all():
+        missing = " and no ".join(columns)
+        notes.append(f"{where}: {(~readable).sum()} of {len(rows)} rows left out, they have no {missing}")
+    return rows[readable].reset_index(drop=True), notes
+
+
+def unlabelled_rows(table: str | Path | pd.DataFrame) -> pd.DataFrame:
+    """Manifest rows without labels, to be predicted.
+
+    Args:
+        table: a file, whose `audio` paths are relative to its folder, or a data frame.
+
+    Raises:
+        InputError: neither `audio` nor `text` is a column, or a cell is invalid.
+    """
+    folder, name = Path(), "rows"
+    if not isinstance(table, pd.DataFrame):
+        folder, name = Path(table).parent, str(table)
+        table = read_table(table)
+    rows = normalise_columns(rename_columns(table, {}, "predict", folder).assign(label=""), name)
+    return rows.assign(duration=rows.get("duration", 0.0))

@@ -1,0 +1,130 @@
+"""The record of how a run was made: code, package versions, data, hardware and initial weights."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers.utils import cached_file
+
+from merhan.recipe.schema import BUILT_IN_BACKBONES, ModelRecipe, Recipe
+
+
+PACKAGES = (
+    "torch",
+    "torchaudio",
+    "transformers",
+    "accelerate",
+    "datasets",
+    "evaluate",
+    "peft",
+    "scikit-learn",
+    "numpy",
+)
+
+
+def provenance(recipe: Recipe, rows: pd.DataFrame, protocol: dict[str, Any]) -> dict[str, Any]:
+    """The content of `provenance.json`. It has no local path, because it is published with the model.
+
+    Args:
+        recipe: the recipe of the run.
+        rows: its rows, with splits.
+        protocol: the identity of its protocol, and the leaks that were accepted.
+    """
+    records = initial_weight_records(recipe.model)
+    return {
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "hardware": _hardware(),
+        "seed": recipe.seed,
+        "protocol": protocol,
+        "data": _data(rows),
+        "initial_weights": {
+            "audio": records.get("model.audio_backbone") or _public_name(recipe.model.audio_backbone),
+            "text": records.get("model.text_backbone") or _public_name(recipe.model.text_backbone),
+            "fusion": records.get("model.checkpoint") or _public_name(recipe.model.checkpoint),
+        },
+    }
+
+
+def _hardware() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU, {os.cpu_count()} cores"
+
+
+def _data(rows: pd.DataFrame) -> dict[str, Any]:
+    nameless = pd.Series(True, rows.index)
+    speakers = {}
+    if "speaker" in rows:
+        nameless = rows["speaker"] == ""
+        speakers = {name: sorted(part["speaker"].unique()) for name, part in rows.groupby("split")}
+    return {
+        "corpora": sorted(rows["corpus"].unique()),
+        "corpora_without_speakers": sorted(rows["corpus"][nameless].unique()),
+        "fingerprint": rows_hash(rows),
+        "splits": {name: len(part) for name, part in rows.groupby("split")},
+        "speakers": speakers,
+    }
+
+
+def rows_hash(rows: pd.DataFrame) -> str:
+    """Hash of the data of a run: utterance ids, texts, labels and splits, in any order of the rows."""
+    columns = ["utterance_id", "text", "label", "split"]
+    content = rows[columns].sort_values("utterance_id").to_csv(index=False)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def read_provenance(checkpoint: str) -> dict[str, Any]:
+    """The `provenance.json` of a run folder, a model folder or a Hub repository; empty if there is none."""
+    try:
+        file = cached_file(checkpoint, "provenance.json")
+        return json.loads(Path(str(file)).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def initial_weight_records(recipe: ModelRecipe) -> dict[str, Any]:
+    """Recipe key (as `model.audio_backbone`) -> provenance of those initial weights, where they have a record.
+
+    Models that were trained with this package have one; backbones from elsewhere do not.
+    """
+    records = {}
+    for key in ("audio_backbone", "text_backbone", "checkpoint"):
+        name = getattr(recipe, key)
+        if name not in (None, *BUILT_IN_BACKBONES):
+            record = read_provenance(name)
+            if record:
+                records[f"model.{key}"] = record
+    return records
+
+
+def _public_name(checkpoint: str | None) -> str | None:
+    """A Hub id unchanged; only the last part of the path of a local folder."""
+    if checkpoint and Path(checkpoint).is_dir():
+        return Path(checkpoint).name
+    return checkpoint
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this package is in, with `-dirty` for local changes."""
+    here = Path(__file__).parent
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, cwd=here, capture_output=True, text=True, check=False).stdout.strip() or None
+    except OSError:  # git is not installed
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

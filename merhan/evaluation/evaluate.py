@@ -1,0 +1,242 @@
+"""Evaluation of a model on the splits of a corpus: predictions, metrics, plots and reports."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from accelerate import PartialState
+
+from merhan.data.dataset import EmotionDataset
+from merhan.data.loading import Data, keep_readable
+from merhan.data.votes import has_votes, vote_shares
+from merhan.errors import InputError
+from merhan.evaluation.prediction_table import label_ids, prediction_table, score_dimensions, score_predictions
+from merhan.evaluation.report import write_page, write_report
+from merhan.evaluation.run_description import ModelSource, describe_model, model_source
+from merhan.files import atomic_path, write_json
+from merhan.metrics.annotations import vote_scores
+from merhan.metrics.calibration import calibration_scores, risk_coverage
+from merhan.models.inference import predict_logits, weights_digest
+from merhan.models.temperature_scaling import row_temperatures
+from merhan.names import MODALITIES
+from merhan.reporting.matplotlib_plots import plot_confusion_matrix, plot_reliability
+from modeling_merhan import MerhanForSequenceClassification
+from processing_merhan import MerhanProcessor
+
+
+def evaluate_conditions(
+    model: MerhanForSequenceClassification,
+    processor: MerhanProcessor,
+    data: Data,
+    splits: Sequence[str],
+    conditions: Sequence[str | None],
+    folder: Path,
+    batch_size: int = 16,
+) -> dict[str, dict[str, Any]]:
+    """Run [`evaluate_split`] for every split and condition; returns the metrics by name, as `test, audio+text`."""
+    results = {}
+    for split in splits:
+        for condition in conditions:
+            metrics = evaluate_split(model, processor, data, split, folder, condition, batch_size)
+            results[f"{split}, {metrics['condition']}"] = metrics
+    return results
+
+
+def evaluate_split(
+    model: MerhanForSequenceClassification,
+    processor: MerhanProcessor,
+    data: Data,
+    split: str,
+    folder: Path,
+    condition: str | None = None,
+    batch_size: int = 16,
+    reuse: bool = False,
+    **corruption: Any,
+) -> dict[str, Any]:
+    """Evaluate one split, and write `predictions.parquet`, `metrics.json`, two plots, `report.html` and `report.md`.
+
+    Args:
+        data: the loaded data, of all splits because dialogue context is taken from all rows.
+        folder: the evaluation folder; results go to `folder/<split>` or `folder/<split>--<condition>`.
+        condition: `audio` or `text` to give the model that modality only; None for all that it reads. Any other name
+            only labels what `corruption` does, or what was done to the data.
+        batch_size: utterances per batch.
+        reuse: return the saved metrics if they were computed with the same weights on the same rows; also hides the
+            progress bar.
+        corruption: `augmentation` and `transcript_noise` of [`EmotionDataset`].
+
+    Returns:
+        The content of `metrics.json`.
+
+    Raises:
+        InputError: the split is empty, has labels that the model does not know, or the model does not read `condition`.
+    """
+    modalities = _input_modalities(model, condition)
+    rows, notes = _rows_to_evaluate(model, processor, data, split, modalities)
+    name = folder_name(split, condition)
+    content_hash = _content_hash(model, processor, data, rows, [condition, corruption])
+    if reuse:
+        saved = _saved_metrics(folder / name / "metrics.json")
+        if saved.get("content_hash") == content_hash:
+            return saved
+    dataset = EmotionDataset(rows, processor, label_ids(model), modalities, data.dialogues, **corruption)
+    outputs = predict_logits(model, processor, dataset, batch_size, quiet=reuse)
+    temperatures = row_temperatures(model, processor, rows, modalities)
+    predictions = _predictions(model, rows, outputs, temperatures)
+    source = model_source(model, folder.parent)
+    metrics: dict[str, Any] = {"split": split, "condition": condition or "+".join(modalities), "folder": name}
+    metrics |= {"content_hash": content_hash, "notes": notes, **_description(model, data, rows, modalities, source)}
+    metrics |= {"temperatures": _temperatures_by_modalities(temperatures)}
+    metrics |= _compute_metrics(model, rows, predictions, np.array(dataset.labels))
+    if PartialState().is_main_process:
+        _write_results(folder / name, metrics, predictions, rows, source)
+    PartialState().wait_for_everyone()
+    return metrics
+
+
+def folder_name(split: str, condition: str | None) -> str:
+    """`test`, or `test--audio`; spaces of a condition become hyphens."""
+    if condition is None:
+        return split
+    return f"{split}--{condition.replace(' ', '-')}"
+
+
+def _input_modalities(model: MerhanForSequenceClassification, condition: str | None) -> list[str]:
+    """The modalities that the model is given under a condition."""
+    known = model.config.modalities
+    if condition not in MODALITIES:
+        return known
+    if condition not in known:
+        raise InputError(f"This model reads {' and '.join(known)}; it cannot be evaluated on {condition} only.")
+    return [condition]
+
+
+def _rows_to_evaluate(
+    model: MerhanForSequenceClassification,
+    processor: MerhanProcessor,
+    data: Data,
+    split: str,
+    modalities: Sequence[str],
+) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of a split that have any of the modalities, and a note on the others."""
+    rows = data.rows[data.rows["split"] == split]
+    if rows.empty:
+        known = ", ".join(sorted(data.rows["split"].unique()))
+        raise InputError(f"The {split} split is empty; the data has {known}.")
+    rows, notes = keep_readable(rows, modalities, processor.modalities, f"{split} split")
+    labels = label_ids(model)
+    unknown = sorted(set(rows["label"]) - set(labels))
+    if unknown:
+        raise InputError(
+            f"The {split} split has labels that the model was not trained on: {', '.join(unknown)}. It knows "
+            f"{', '.join(labels)}; map or drop them with data.label_map."
+        )
+    return rows, notes
+
+
+def _predictions(
+    model: MerhanForSequenceClassification,
+    rows: pd.DataFrame,
+    outputs: tuple[np.ndarray, np.ndarray],
+    temperatures: pd.DataFrame,
+) -> pd.DataFrame:
+    """The prediction table, with a column for each estimated dimension."""
+    logits, dimensions = outputs
+    predictions = prediction_table(rows, logits, temperatures["value"], list(label_ids(model)))
+    for number, dimension in enumerate(model.config.dimensions):
+        predictions[f"{dimension}_prediction"] = dimensions[:, number]
+    return predictions
+
+
+def _description(
+    model: MerhanForSequenceClassification,
+    data: Data,
+    rows: pd.DataFrame,
+    modalities: Sequence[str],
+    source: ModelSource,
+) -> dict[str, Any]:
+    """What was evaluated, and when; the date is the only content of `metrics.json` that differs between reruns."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": describe_model(model, source.provenance),
+        "modalities": list(modalities),
+        "corpora": sorted(rows["corpus"].unique()),
+        "protocol": data.protocol,
+    }
+
+
+def _temperatures_by_modalities(temperatures: pd.DataFrame) -> dict[str, float]:
+    """Modalities, as `audio+text` -> temperature of the rows that have them."""
+    unique = temperatures.drop_duplicates().sort_values("modalities")
+    return dict(zip(unique["modalities"], unique["value"].tolist(), strict=True))
+
+
+def _compute_metrics(
+    model: MerhanForSequenceClassification, rows: pd.DataFrame, predictions: pd.DataFrame, references: np.ndarray
+) -> dict[str, Any]:
+    """Every metric of a prediction table."""
+    labels = label_ids(model)
+    logits = np.stack(predictions["logits"].to_list())
+    calibrated = logits / predictions["temperature"].to_numpy()[:, None]
+    metrics = {
+        **score_predictions(predictions, list(labels)),
+        "calibration": calibration_scores(calibrated, references),
+        "uncalibrated": calibration_scores(logits, references),
+        "risk_coverage": risk_coverage(calibrated, references),
+    }
+    voted = has_votes(rows, labels)
+    if voted.any():
+        shares = vote_shares(rows[voted], labels)
+        metrics["votes"] = vote_scores(calibrated[voted], np.array(shares))
+    if model.config.dimensions:
+        metrics["dimensions"] = score_dimensions(predictions, model.config.dimensions)
+    return metrics
+
+
+def _write_results(
+    folder: Path, metrics: dict[str, Any], predictions: pd.DataFrame, rows: pd.DataFrame, source: ModelSource
+):
+    """Write all files of an evaluation, `metrics.json` last because it marks the folder as complete."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(folder / "predictions.parquet") as temporary:
+        predictions.to_parquet(temporary, index=False)
+    plot_confusion_matrix(metrics, folder / "confusion.png")
+    plot_reliability(metrics, folder / "reliability.png")
+    write_report(metrics, source.name, folder / "report.md")
+    write_page(metrics, predictions, rows, source, folder / "report.html")
+    write_json(folder / "metrics.json", metrics)
+
+
+def _content_hash(
+    model: MerhanForSequenceClassification, processor: MerhanProcessor, data: Data, rows: pd.DataFrame, condition: Any
+) -> str:
+    """Hash of all that a result depends on: weights, temperatures, preprocessing, rows and condition.
+
+    Recordings are represented by their manifest columns, not by their bytes.
+    """
+    settings = {key: value for key, value in vars(processor).items() if isinstance(value, str | int | float | None)}
+    content = [
+        weights_digest(model).hexdigest(),
+        sorted(model.config.temperature.items()),  # their order changes when a config is saved
+        settings,
+        rows.drop(columns="audio").to_csv(index=False),
+        data.protocol,
+        condition,
+        data.dialogues["text"].tolist(),
+    ]
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+
+
+def _saved_metrics(path: Path) -> dict[str, Any]:
+    """Content of a `metrics.json`; empty if there is none, or if an older version wrote it without a description."""
+    if not path.is_file():
+        return {}
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    if "date" not in metrics:
+        return {}
+    return metrics

@@ -1,0 +1,110 @@
+"""Which checkpoint is evaluated, on which data, and where the results go."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from merhan.data.leaks import known_leaks
+from merhan.data.loading import Data, load_data
+from merhan.data.provenance import read_provenance
+from merhan.errors import InputError
+from merhan.logs import get_logger
+from merhan.models.inference import load_checkpoint
+from merhan.recipe.loading import load_recipe, override_data
+from merhan.recipe.schema import DataRecipe
+from modeling_merhan import MerhanForSequenceClassification
+from processing_merhan import MerhanProcessor
+
+
+logger = get_logger(__name__)
+
+
+class Evaluation(NamedTuple):
+    """Everything that an evaluation needs."""
+
+    model: MerhanForSequenceClassification
+    processor: MerhanProcessor
+    data: Data
+    folder: Path  # of the results
+
+
+def open_evaluation(
+    checkpoint: str | Path,
+    manifest: str | Path | None = None,
+    recipe: str | Path | None = None,
+    changes: Sequence[str] = (),
+    split: str = "test",
+    output_dir: str | Path | None = None,
+) -> Evaluation:
+    """Load a checkpoint and the data to evaluate it on, and log notes on rows left out and on leaks.
+
+    Args:
+        checkpoint: a run folder, a model folder, or a Hub id.
+        manifest, recipe: the data, one of the two; by default the data of the run itself.
+        changes: `data.key=value` changes of the recipe.
+        split: the split that will be evaluated.
+        output_dir: folder of the results; by default `evaluation/` of the run, or a folder in `outputs/evaluation`.
+
+    Raises:
+        InputError: there is no such checkpoint or data, or neither arguments nor checkpoint name the data.
+    """
+    data_recipe = evaluation_data(checkpoint, manifest, recipe, changes)
+    model, processor = load_checkpoint(str(checkpoint))
+    data = load_data(data_recipe, model.config.modalities, processor.modalities, only=split)
+    data.protocol["leaks"] = known_leaks(read_provenance(str(checkpoint)), data.rows)
+    for note in [*data.notes, *(f"leak: {leak}" for leak in data.protocol["leaks"])]:
+        logger.warning(f"note: {note}")
+    return Evaluation(model, processor, data, Path(output_dir or default_folder(checkpoint, manifest or recipe)))
+
+
+def evaluation_data(
+    checkpoint: str | Path,
+    manifest: str | Path | None = None,
+    recipe: str | Path | None = None,
+    changes: Sequence[str] = (),
+) -> DataRecipe:
+    """The data part of a recipe: of a manifest, of a recipe, or of the run itself.
+
+    Args:
+        checkpoint, manifest, recipe, changes: as in [`open_evaluation`].
+
+    Raises:
+        InputError: neither arguments nor checkpoint name the data.
+    """
+    if manifest:
+        return override_data(DataRecipe(corpus="manifest", source=str(manifest)), changes)
+    if recipe is None and is_run_folder(checkpoint):
+        recipe = Path(checkpoint) / "recipe.yaml"
+    if recipe is None:
+        raise InputError("evaluate: give --manifest or --recipe, or a run's folder as checkpoint.")
+    return load_recipe(recipe, changes).data
+
+
+def run_data(
+    checkpoint: str | Path, model: MerhanForSequenceClassification, processor: MerhanProcessor, split: str
+) -> Data:
+    """Load one split of the data that a run was trained with.
+
+    Raises:
+        InputError: the checkpoint is not a run folder.
+    """
+    if not is_run_folder(checkpoint):
+        raise InputError(f"{checkpoint}: is not a run folder, so there is no data to find --utterance in.")
+    recipe = load_recipe(Path(checkpoint) / "recipe.yaml")
+    return load_data(recipe.data, model.config.modalities, processor.modalities, only=split)
+
+
+def default_folder(checkpoint: str | Path, source: str | Path | None = None) -> Path:
+    """`evaluation/` of a run on its own data; for other data a folder named after checkpoint and data."""
+    checkpoint = Path(checkpoint)
+    if is_run_folder(checkpoint) and source is None:
+        return checkpoint / "evaluation"
+    names = [checkpoint.name]
+    if source is not None:
+        names.append(Path(source).stem)
+    return Path("outputs") / "evaluation" / "-".join(names)
+
+
+def is_run_folder(path: str | Path) -> bool:
+    """Whether a path is the folder of a finished run."""
+    return (Path(path) / "model").is_dir()

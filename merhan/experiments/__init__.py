@@ -1,0 +1,1 @@
+"""Experiments: recipes x folds x seeds, and their comparison."""

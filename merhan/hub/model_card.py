@@ -1,0 +1,204 @@
+"""The model card, filled in from the files of a run."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from merhan.data.corpora import CORPORA
+from merhan.data.corpora.base import About, corpus_reader
+from merhan.evaluation.prediction_table import FEWEST_ROWS, label_ids
+from merhan.files import resource
+from merhan.hub.local_paths import remove_local_paths
+from merhan.names import SCORE_TITLES, SCORES
+from merhan.recipe.schema import BUILT_IN_BACKBONES, Recipe, selects_best_epoch
+from merhan.reporting.markdown_tables import interval_note, protocol_note, scores_table, temperatures_note
+from merhan.training.stage_history import StageHistory
+from modeling_merhan import MerhanForSequenceClassification
+
+
+UNPUBLISHED = "<this folder>"  # in place of the repository's name until the model is published
+
+
+MODALITY_NAMES = {"audio": "speech", "text": "text"}
+
+
+EXAMPLE_INPUTS = {"audio": '"a.wav"', "text": 'text="I cannot believe it!"'}
+
+
+BACKBONE_NAMES = {"light": "a light speech encoder", "tiny": "a tiny random encoder"}
+
+
+def build_model_card(
+    recipe: Recipe,
+    provenance: Mapping[str, Any],
+    model: MerhanForSequenceClassification,
+    results: Mapping[str, Mapping[str, Any]],
+    history: Sequence[StageHistory] = (),
+) -> ModelCard:
+    """Fill in `hub_card/README.md.jinja`.
+
+    Args:
+        recipe: the recipe of the run.
+        provenance: content of its `provenance.json`.
+        model: the trained model.
+        results: name -> metrics of each evaluation; the first is described in detail.
+        history: the stages of the run.
+    """
+    public = remove_local_paths(recipe)
+    modalities = model.config.modalities
+    return ModelCard.from_template(
+        _card_data(recipe, provenance, modalities, results),
+        template_path=str(resource("hub_card/README.md.jinja")),
+        model_name=public.run_name,
+        repo_id=public.hub.repo_id or UNPUBLISHED,
+        modalities=[MODALITY_NAMES[name] for name in modalities],
+        example=", ".join(EXAMPLE_INPUTS[name] for name in modalities),
+        labels=list(label_ids(model)),
+        fusion=_fusion(model),
+        backbones=_backbones(public),
+        stages=public.stages,
+        metric=_selection_metric(public),
+        hardware=provenance["hardware"],
+        minutes=sum(stage.seconds for stage in history) / 60,
+        peak_memory=max((stage.peak_memory for stage in history), default=0.0),
+        **_data_context(provenance),
+        **_results_context(results),
+    )
+
+
+def _fusion(model: MerhanForSequenceClassification) -> str:
+    """The fusion, as `hybrid attention: local, cross and global`."""
+    config = model.config
+    if config.fusion != "hybrid":
+        return f"fusion: {config.fusion.replace('_', ' ')}"
+    *most, last = config.fusion_parts or ("pooling only",)
+    if not most:
+        return f"hybrid attention: {last}"
+    return f"hybrid attention: {', '.join(most)} and {last}"
+
+
+def _backbones(recipe: Recipe) -> list[str]:
+    names = [name for name in (recipe.model.audio_backbone, recipe.model.text_backbone) if name]
+    return [BACKBONE_NAMES.get(name, f"`{name}`") for name in names]
+
+
+def _selection_metric(recipe: Recipe) -> str | None:
+    """The validation score that the epoch was selected by; None if the last epoch is used."""
+    if not selects_best_epoch(recipe, recipe.stages[-1]):
+        return None
+    return SCORE_TITLES[recipe.metric]
+
+
+def _data_context(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """What the card says of the data."""
+    data = provenance["data"]
+    return {
+        "protocol": provenance["protocol"],
+        "protocol_note": protocol_note(provenance["protocol"]),
+        "corpora": data["corpora"],
+        "sources": _sources(data["corpora"]),
+        "splits": data["splits"],
+        "speakers": len(data["speakers"].get("train", ())),
+    }
+
+
+def _results_context(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What the card says of the evaluations."""
+    first = next(iter(results.values()))
+    return {
+        "interval_note": interval_note(first),
+        "results": scores_table(results),
+        "folder": first["folder"],
+        "temperature": temperatures_note(first),
+        "calibration": first["calibration"],
+        "uncalibrated": first["uncalibrated"],
+        "operating_point": _operating_point(first["risk_coverage"]),
+        "groups": {column: _extremes(groups) for column, groups in first["groups"].items()},
+        "fewest_rows": FEWEST_ROWS,
+    }
+
+
+def _abouts(corpora: Sequence[str]) -> list[About]:
+    """Metadata of the corpora that have a reader with metadata."""
+    readers = [corpus_reader(name) for name in corpora if name in CORPORA]
+    return [reader.ABOUT for reader in readers if hasattr(reader, "ABOUT")]
+
+
+def _sources(corpora: Sequence[str]) -> list[str]:
+    """Title, licence and citation of the corpora that have metadata."""
+    return [f"{about.title} ({about.licence}). {about.citation}".rstrip(". ") + "." for about in _abouts(corpora)]
+
+
+def _licence(recipe: Recipe, corpora: Sequence[str]) -> dict[str, Any]:
+    """Licence of the weights: the recipe's; without one, a name that says whether the data forbids commercial use."""
+    if recipe.hub.license:
+        return {"license": recipe.hub.license}
+    if all(about.commercial for about in _abouts(corpora)):
+        return {"license": "other"}
+    return {"license": "other", "license_name": "non-commercial-as-its-training-data"}
+
+
+def _extremes(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Number of groups, and those with the lowest and highest UAR among groups of at least `FEWEST_ROWS` rows.
+
+    All groups count if none is that large.
+    """
+    large = [group for group in groups if group["n"] >= FEWEST_ROWS] or groups
+    ranked = sorted(large, key=lambda group: group["uar"])
+    return {"count": len(groups), "worst": ranked[0], "best": ranked[-1]}
+
+
+def _operating_point(curve: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Coverage, threshold and risk at the coverage nearest to 80 %."""
+    nearest = int(np.argmin(np.abs(np.array(curve["coverage"]) - 0.8)))
+    return {name: curve[name][nearest] for name in ("coverage", "threshold", "risk")}
+
+
+def _card_data(
+    recipe: Recipe, provenance: Mapping[str, Any], modalities: Sequence[str], results: Mapping[str, Mapping[str, Any]]
+) -> ModelCardData:
+    """The YAML header of the card."""
+    corpora = provenance["data"]["corpora"]
+    names = (recipe.model.audio_backbone, recipe.model.text_backbone)
+    hub_ids = [name for name in names if name not in (None, *BUILT_IN_BACKBONES) and not Path(name).exists()]
+    return ModelCardData(
+        **_licence(recipe, corpora),
+        library_name="transformers",
+        pipeline_tag=_task(modalities),
+        tags=["emotion-recognition", "speech-emotion-recognition", "merhan", "custom_code"],
+        base_model=hub_ids or None,
+        metrics=list(SCORES),
+        model_name=recipe.run_name,
+        eval_results=_eval_results(provenance, modalities, results),
+    )
+
+
+def _task(modalities: Sequence[str]) -> str:
+    """The Hub's task for a model of these modalities."""
+    if "audio" in modalities:
+        return "audio-classification"
+    return "text-classification"
+
+
+def _eval_results(
+    provenance: Mapping[str, Any], modalities: Sequence[str], results: Mapping[str, Mapping[str, Any]]
+) -> list[EvalResult]:
+    corpora, protocol = provenance["data"]["corpora"], provenance["protocol"]["name"]
+    return [
+        EvalResult(
+            task_type=_task(modalities),
+            task_name=f"Speech emotion recognition, given {metrics['condition']}",
+            dataset_type=corpora[0],
+            dataset_name=f"{', '.join(corpora)} ({protocol})",
+            dataset_config=f"given {metrics['condition']}",
+            dataset_split=metrics["split"],
+            metric_type=score,
+            metric_name=SCORE_TITLES[score],
+            metric_value=metrics[score],
+        )
+        for metrics in results.values()
+        for score in SCORES
+    ]

@@ -1,0 +1,1 @@
+"""Numbers from predictions: no files, no models."""

@@ -1,0 +1,130 @@
+"""Loading trained models, and computing logits for the rows of a data set."""
+
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from huggingface_hub.errors import StrictDataclassError
+from torch.utils.data import Subset
+from transformers import Trainer, TrainingArguments
+
+from merhan.data.collator import Collator
+from merhan.data.dataset import EmotionDataset
+from merhan.errors import InputError
+from merhan.logs import progress_is_visible
+from modeling_merhan import MerhanForSequenceClassification
+from processing_merhan import MerhanProcessor
+
+
+def load_checkpoint(name: str | Path) -> tuple[MerhanForSequenceClassification, MerhanProcessor]:
+    """Load model (in eval mode, float32) and processor.
+
+    The classes of this package are used, never code of the checkpoint.
+
+    Args:
+        name: a run's folder, a model folder, or a Hub id.
+
+    Raises:
+        InputError: there is no such model, or its config is not valid for this version.
+    """
+    source = _model_source(name)
+    try:
+        model = MerhanForSequenceClassification.from_pretrained(source, dtype=torch.float32)
+        # With `config`, loading the tokenizer does not ask whether to run the code of the checkpoint.
+        processor = MerhanProcessor.from_pretrained(source, config=model.config, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"checkpoint: {str(name)!r} is neither a run's folder, nor a model folder, nor a model on the Hub "
+            f"({str(error).strip().splitlines()[0]})"
+        ) from None
+    except StrictDataclassError as error:
+        message = " ".join(str(error).split())
+        raise InputError(
+            f"checkpoint: {source}/config.json is not valid for this version ({message}); fix that key, or train again."
+        ) from None
+    return model.eval(), cast(MerhanProcessor, processor)
+
+
+def load_stage_model(folder: Path, attention: str) -> MerhanForSequenceClassification:
+    """The model of a finished stage in float32, with the attention implementation of the run."""
+    model = MerhanForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    # Set afterwards, because from_pretrained requires it of every backbone, and WavLM only has an attention of its own.
+    model.set_attn_implementation(attention)
+    return model
+
+
+def predict_logits(
+    model: MerhanForSequenceClassification,
+    processor: MerhanProcessor,
+    dataset: EmotionDataset,
+    batch_size: int,
+    quiet: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits `(rows, num_labels)` and dimensions `(rows, config.dimensions)` float32, in the order of the data set.
+
+    Rows of similar length share a batch.
+
+    Args:
+        batch_size: rows per batch and process.
+        quiet: hide the progress bar.
+
+    Raises:
+        InputError: a logit is NaN or infinite.
+    """
+    order = np.argsort(dataset.lengths, kind="stable")
+    arguments = TrainingArguments(
+        output_dir=tempfile.gettempdir(),  # nothing is written there
+        use_cpu=PartialState().device.type == "cpu",  # as in training; another device would reset accelerate's state
+        per_device_eval_batch_size=batch_size,
+        remove_unused_columns=False,
+        report_to="none",
+        disable_tqdm=quiet or not progress_is_visible(),
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+    trainer = Trainer(model, arguments, data_collator=Collator(processor))
+    predictions: Any = trainer.predict(Subset(dataset, order.tolist())).predictions
+    if isinstance(predictions, tuple):
+        predictions = np.concatenate(predictions, axis=1)
+    outputs = np.empty_like(predictions, dtype=np.float32)
+    outputs[order] = predictions
+    logits, dimensions = np.split(require_finite_logits(outputs), [len(label_ids(model))], axis=1)
+    return logits, dimensions
+
+
+def label_ids(model: MerhanForSequenceClassification) -> dict[str, int]:
+    """Label -> class id, in the order of the classes."""
+    return cast(dict[str, int], model.config.label2id)
+
+
+def require_finite_logits(logits: np.ndarray) -> np.ndarray:
+    """Return the logits `(rows, num_labels)`; NaN would silently count as the first class.
+
+    Raises:
+        InputError: NaN or infinity among them.
+    """
+    invalid = int((~np.isfinite(logits)).any(axis=-1).sum())
+    if invalid:
+        raise InputError(
+            f"The model's logits of {invalid} of {len(logits)} rows are not finite: training diverged. Lower the "
+            f"learning rate (stages[].learning_rate), or use bf16 in place of fp16."
+        )
+    return logits
+
+
+def weights_digest(model: torch.nn.Module) -> "hashlib.blake2b":
+    """Hash of every tensor that the model would save, with its name and type; more may be added to it."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + str(tensor.dtype).encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest
+
+
+def _model_source(name: str | Path) -> str:
+    """The model folder of a run, or the name as it is."""
+    model = Path(name) / "model"
+    return str(model if model.is_dir() else name)

@@ -1,0 +1,92 @@
+"""Temperatures: fitted on validation rows, and applied to the logits of any rows."""
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from scipy.special import softmax
+
+from merhan.data.dataset import EmotionDataset
+from merhan.data.loading import available_modalities, keep_readable
+from merhan.errors import InputError
+from merhan.metrics.calibration import fit_temperature
+from merhan.models.inference import label_ids, predict_logits
+from modeling_merhan import MerhanForSequenceClassification
+from processing_merhan import MerhanProcessor
+
+
+def calibrate(
+    model: MerhanForSequenceClassification,
+    processor: MerhanProcessor,
+    validation: pd.DataFrame,
+    dialogues: pd.DataFrame,
+    batch_size: int = 16,
+):
+    """Fit the temperatures of the model's scores and store them in its config (`temperature`).
+
+    There is one for each combination of modalities, fitted on the validation rows that have them, given them alone: a
+    model without one of its modalities is wrong more often, and with a shared temperature would be overconfident.
+
+    Args:
+        validation: rows with labels.
+        dialogues: rows that the dialogue context is taken from.
+        batch_size: rows per batch.
+    """
+    fitted = {}
+    for modalities in _combinations(model.config.modalities):
+        present = available_modalities(validation, modalities, processor.modalities).all(axis=1)
+        if present.any():
+            dataset = EmotionDataset(validation[present], processor, label_ids(model), modalities, dialogues)
+            logits, _ = predict_logits(model, processor, dataset, batch_size)
+            fitted["+".join(modalities)] = fit_temperature(logits, np.array(dataset.labels))
+    model.config.temperature = fitted
+
+
+def row_temperatures(
+    model: MerhanForSequenceClassification, processor: MerhanProcessor, rows: pd.DataFrame, modalities: Sequence[str]
+) -> pd.DataFrame:
+    """The modalities that each row is evaluated with, as `audio+text`, and the temperature of its scores.
+
+    Args:
+        modalities: what the model is given.
+
+    Returns:
+        `(rows,)` with the columns `modalities` and `value`; 1.0 where no temperature was fitted.
+    """
+    available = available_modalities(rows, modalities, processor.modalities).to_numpy()
+    names = ["+".join(np.array(modalities)[present]) for present in available]
+    values = [model.config.temperature.get(name, 1.0) for name in names]
+    return pd.DataFrame({"modalities": names, "value": values})
+
+
+def predict_scores(
+    model: MerhanForSequenceClassification, processor: MerhanProcessor, rows: pd.DataFrame, batch_size: int = 16
+) -> pd.DataFrame:
+    """Calibrated scores of rows without labels.
+
+    Returns:
+        One row per utterance: `utterance_id`, `prediction`, and a column `score_<label>` per label, summing to 1.
+
+    Raises:
+        InputError: a row has none of the modalities that the model reads.
+    """
+    modalities, labels = model.config.modalities, list(label_ids(model))
+    readable, notes = keep_readable(rows, modalities, processor.modalities, "predict")
+    if notes:
+        raise InputError(f"{notes[0]}; remove these rows, or fill these columns.")
+    placeholder = readable.assign(label=labels[0])  # the data set needs a label, on which no score depends
+    dataset = EmotionDataset(placeholder, processor, label_ids(model), modalities)
+    logits, _ = predict_logits(model, processor, dataset, batch_size)
+    temperatures = row_temperatures(model, processor, readable, modalities)["value"].to_numpy()
+    scores = softmax(logits / temperatures[:, None], axis=1)
+    table = pd.DataFrame(scores, columns=[f"score_{label}" for label in labels])
+    table.insert(0, "utterance_id", readable["utterance_id"].to_numpy())
+    table.insert(1, "prediction", [labels[number] for number in scores.argmax(axis=1)])
+    return table
+
+
+def _combinations(modalities: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Every non-empty combination, the single modalities first."""
+    for size in range(1, len(modalities) + 1):
+        yield from combinations(modalities, size)

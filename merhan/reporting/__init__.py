@@ -1,0 +1,1 @@
+"""How results are shown: Markdown tables, plots, and self-contained HTML pages."""

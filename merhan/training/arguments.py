@@ -1,0 +1,64 @@
+"""The TrainingArguments of a stage."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from merhan.logs import get_logger, progress_is_visible
+
+
+logger = get_logger(__name__)
+
+DEFAULTS: dict[str, Any] = {
+    "per_device_train_batch_size": 16,
+    "per_device_eval_batch_size": 16,
+    "lr_scheduler_type": "linear",
+    "warmup_steps": 0.1,  # a share of the steps
+    "weight_decay": 0.01,
+    "logging_steps": 10,
+    "dataloader_pin_memory": torch.cuda.is_available(),
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 1,  # the best checkpoint is kept besides the last
+    "load_best_model_at_end": True,
+    "report_to": "tensorboard",
+    "remove_unused_columns": False,
+    "train_sampling_strategy": "group_by_length",  # or `random`: more padding, and batches of any lengths
+    "restore_callback_states_from_checkpoint": True,
+}
+
+
+def training_arguments(
+    folder: Path, options: Mapping[str, Any], epochs: float, metric: str, seed: int
+) -> TrainingArguments:
+    """Our defaults with the recipe's options on top.
+
+    Half precision is switched off, with a warning, where there is no GPU, unless `use_cpu` is set.
+
+    Args:
+        folder: the stage's folder.
+        options: fields of TrainingArguments.
+        epochs: number of epochs.
+        metric: validation metric that selects the best epoch.
+        seed: seed of the stage.
+    """
+    options = {"disable_tqdm": not progress_is_visible(), **DEFAULTS, **options}
+    half_precision = [name for name in ("bf16", "fp16") if options.get(name)]
+    if half_precision and not torch.cuda.is_available() and not options.get("use_cpu"):
+        logger.warning(f"no GPU: training in float32 instead of {half_precision[0]}")
+        options |= dict.fromkeys(half_precision, False)
+    options["report_to"] = options["report_to"] or "none"
+    if "tensorboard" in options["report_to"]:
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder.parent / "tensorboard" / folder.name)
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=epochs,
+        metric_for_best_model=metric,
+        greater_is_better=True,
+        seed=seed,
+        **options,
+    )

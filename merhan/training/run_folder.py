@@ -1,0 +1,120 @@
+"""The folder of a run: created whole, or resumed if recipe and data are the same."""
+
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from omegaconf import OmegaConf
+
+from merhan.data.loading import Data
+from merhan.data.manifest import write_manifest
+from merhan.data.provenance import provenance, read_provenance, rows_hash
+from merhan.errors import InputError
+from merhan.files import atomic_path, write_json, write_text
+from merhan.recipe.loading import save_recipe
+from merhan.recipe.schema import Recipe
+from merhan.training.arguments import training_arguments
+
+
+_MAY_CHANGE = ("evaluation", "hub")  # sections of a recipe that may differ when a run is resumed
+
+
+def run_folder(recipe: Recipe) -> Path:
+    """The folder of a recipe's run."""
+    return Path(recipe.output_dir) / recipe.run_name
+
+
+def check_run_folder(recipe: Recipe, resume: bool, overwrite: bool):
+    """Check, before any work is done, that the run may write into its folder and that its TrainingArguments are valid.
+
+    Raises:
+        InputError: invalid TrainingArguments, a folder that holds another run or something else, or a recipe that
+            differs from the one of the run to resume.
+    """
+    folder = run_folder(recipe)
+    _check_training_arguments(recipe, folder)
+    saved = folder / "recipe.yaml"
+    if not saved.is_file() and folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{folder}: exists and is not the folder of a run; choose another --run_name.")
+    if not saved.is_file() or overwrite:
+        return
+    if not resume:
+        raise InputError(
+            f"{folder}: a run of this name exists; resume it with --resume, choose another --run_name, or delete it "
+            f"with --overwrite."
+        )
+    differences = sorted(_different_keys(OmegaConf.load(saved), OmegaConf.structured(recipe)))
+    differences = [key for key in differences if not key.startswith(_MAY_CHANGE)]
+    if differences:
+        raise InputError(
+            f"--resume: the recipe differs from that of {folder} in {', '.join(differences)}; use the same recipe, or "
+            f"another --run_name."
+        )
+
+
+def open_run_folder(recipe: Recipe, data: Data, resume: bool = False, overwrite: bool = False) -> Path:
+    """Create the run's folder with recipe, manifest and provenance, or open that of the run to resume.
+
+    Every process must have passed [`check_run_folder`] before.
+
+    Raises:
+        InputError: the data differs from that of the run to resume.
+    """
+    folder = run_folder(recipe)
+    is_resumed = resume and (folder / "recipe.yaml").is_file()
+    if is_resumed:
+        _require_same_data(folder, data)  # in every process: one that failed alone would leave the others waiting
+    PartialState().wait_for_everyone()
+    if PartialState().is_main_process:
+        if is_resumed:
+            save_recipe(recipe, folder / "recipe.yaml")  # evaluation and hub may have changed
+        else:
+            _create_run_folder(folder, recipe, data, overwrite)
+    PartialState().wait_for_everyone()
+    return folder
+
+
+def _create_run_folder(folder: Path, recipe: Recipe, data: Data, overwrite: bool):
+    """Create the folder atomically, so that a process that is killed here leaves none."""
+    if overwrite and folder.is_dir():
+        removed = folder.with_name(f".{folder.name}.removed")
+        shutil.rmtree(removed, ignore_errors=True)
+        folder.rename(removed)
+        shutil.rmtree(removed)
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        write_manifest(data.rows, temporary / "manifest.parquet")
+        write_json(temporary / "provenance.json", provenance(recipe, data.rows, data.protocol))
+        write_text(temporary / "command.txt", shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]) + "\n")
+        save_recipe(recipe, temporary / "recipe.yaml")
+
+
+def _check_training_arguments(recipe: Recipe, folder: Path):
+    for stage in recipe.stages:
+        options = {**recipe.trainer, **stage.trainer}
+        try:
+            training_arguments(folder / stage.name, options, stage.epochs, recipe.metric, 0)
+        except (ValueError, TypeError, ImportError) as error:
+            raise InputError(f"trainer, in stage {stage.name}: {' '.join(str(error).split())}") from None
+
+
+def _require_same_data(folder: Path, data: Data):
+    recorded = read_provenance(str(folder)).get("data", {}).get("fingerprint")
+    if recorded != rows_hash(data.rows):
+        raise InputError(
+            f"--resume: the data differs from that of {folder} (see its manifest.parquet); restore it, or use "
+            f"another --run_name."
+        )
+
+
+def _different_keys(first: Any, second: Any, prefix: str = "") -> set[str]:
+    """The keys at which two recipes differ."""
+    if not (OmegaConf.is_dict(first) and OmegaConf.is_dict(second)):
+        return set() if first == second else {prefix}
+    keys: set[str] = set()
+    for name in {*first, *second}:
+        keys |= _different_keys(first.get(name), second.get(name), f"{prefix}.{name}".strip("."))
+    return keys

@@ -1,0 +1,208 @@
+"""The order of training rows: batches by length or by speaker, balanced or by a curriculum."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import cycle, islice, zip_longest
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import Sampler
+
+from merhan.recipe.schema import SamplingRecipe
+from merhan.training.curriculum import curriculum_share
+
+
+# (epoch, generator) -> the rows of that epoch `(rows,)`; some may be repeated and others left out.
+Draw = Callable[[int, torch.Generator], torch.Tensor]
+
+
+class LengthBucketSampler(Sampler[int]):
+    """Batches of rows of similar length, in a new order in every epoch.
+
+    The rows are shuffled, sorted by length within buckets of several batches, and the batches are shuffled. The batch
+    with the longest row comes first, so that running out of memory shows at once.
+
+    Args:
+        lengths: length of every row, in any unit.
+        batch_size: rows per optimizer step, over all processes and accumulation steps. The order depends on nothing
+            else, so two processes with half of it each see the batches of one process.
+        seed: seed of the order, together with the epoch.
+        batches_per_bucket: more of them means less padding and less random batches. A small data set has at least four
+            buckets, because otherwise every epoch would have the same batches.
+        draw: the rows of an epoch, as many as there are; None = every row once.
+
+    (transformers' LengthGroupedSampler pads as little, but its order depends on the number of processes and on the
+    state of torch's global generator, so neither two processes nor a resumed run would see the same batches.)
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[float],
+        batch_size: int,
+        seed: int = 0,
+        batches_per_bucket: int = 50,
+        draw: Draw | None = None,
+    ):
+        self.lengths = torch.as_tensor(lengths, dtype=torch.float64)
+        self.batch_size = batch_size
+        self.bucket_size = batch_size * max(min(batches_per_bucket, len(lengths) // (4 * batch_size)), 1)
+        self.seed = seed
+        self.draw = draw
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int):
+        """Called by accelerate's data loader at the start of each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 10_007 + self.epoch)
+        rows = torch.arange(len(self))
+        if self.draw is not None:
+            rows = self.draw(self.epoch, generator)
+        yield from self.order(rows[torch.randperm(len(rows), generator=generator)], generator)
+
+    def order(self, shuffled: torch.Tensor, generator: torch.Generator) -> Iterator[int]:
+        """The shuffled rows of an epoch `(rows,)`, batch after batch."""
+        # An incomplete last batch stays last: anywhere else it would shift the following rows across batch borders.
+        complete = len(shuffled) - len(shuffled) % self.batch_size
+        batches = self._length_batches(shuffled[:complete])
+        order = torch.randperm(len(batches), generator=generator).tolist()
+        longest = max(order, key=lambda number: self.lengths[batches[number]].max().item(), default=0)
+        order.sort(key=lambda number: number != longest)
+        for number in order:
+            yield from batches[number].tolist()
+        yield from shuffled[complete:].tolist()
+
+    def _length_batches(self, rows: torch.Tensor) -> list[torch.Tensor]:
+        """Batches of similar length within buckets."""
+        batches: list[torch.Tensor] = []
+        if len(rows):
+            for bucket in rows.split(self.bucket_size):
+                by_length = bucket[self.lengths[bucket].argsort(stable=True)]
+                batches += by_length.split(self.batch_size)
+        return batches
+
+
+class SpeakerGroupSampler(LengthBucketSampler):
+    """Batches of few speakers with equally many rows each, so that what differs within a batch is the emotion.
+
+    The speakers of a batch are drawn in proportion to the rows that they have left. Where these do not fill the batch,
+    rows of the same speakers are repeated, in place of others that wait for another epoch.
+
+    Args:
+        speakers: a number per row, the same for rows of one speaker.
+        speakers_per_batch: maximum number of speakers in a batch.
+        args, kwargs: as of [`LengthBucketSampler`]; lengths are ignored.
+    """
+
+    def __init__(self, *args, speakers: Sequence[int] | torch.Tensor, speakers_per_batch: int, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.speakers = torch.as_tensor(speakers)
+        self.speakers_per_batch = speakers_per_batch
+
+    def order(self, shuffled: torch.Tensor, generator: torch.Generator) -> Iterator[int]:
+        """The shuffled rows of an epoch `(rows,)`, batch after batch."""
+        speakers = self.speakers[shuffled]
+        groups = [shuffled[speakers == speaker].tolist() for speaker in speakers.unique()]
+        remaining = [list(group) for group in groups]
+        for start in range(0, len(shuffled), self.batch_size):
+            size = min(self.batch_size, len(shuffled) - start)
+            chosen = self._draw_speakers(remaining, generator)
+            turns = _interleave([[speaker] * len(remaining[speaker]) for speaker in chosen])[:size]
+            yield from [remaining[speaker].pop() for speaker in turns]
+            yield from islice(cycle(_interleave([groups[speaker] for speaker in chosen])), size - len(turns))
+
+    def _draw_speakers(self, remaining: Sequence[Sequence[int]], generator: torch.Generator) -> list[int]:
+        """The speakers of a batch, drawn by how many rows they have left."""
+        weights = torch.tensor([float(len(rows)) for rows in remaining])
+        number = min(self.speakers_per_batch, int(weights.count_nonzero()))
+        return weights.multinomial(number, generator=generator).tolist()
+
+
+def build_sampler(
+    recipe: SamplingRecipe, rows: pd.DataFrame, difficulty: np.ndarray | None = None
+) -> Callable[..., LengthBucketSampler]:
+    """The sampler class of a recipe with its options; lengths, batch size and seed are still to be given.
+
+    Args:
+        rows: the training rows.
+        difficulty: of every row, for a curriculum.
+    """
+    draw = _row_draw(recipe, rows, difficulty)
+    if recipe.speakers_per_batch is None:
+        return partial(LengthBucketSampler, draw=draw)
+    speakers = class_ids(rows["speaker"])
+    return partial(SpeakerGroupSampler, draw=draw, speakers=speakers, speakers_per_batch=recipe.speakers_per_batch)
+
+
+def _row_draw(recipe: SamplingRecipe, rows: pd.DataFrame, difficulty: np.ndarray | None) -> Draw | None:
+    """How the rows of an epoch are drawn; None = every row once."""
+    if not recipe.balance and recipe.curriculum is None:
+        return None
+    order, classes = torch.arange(len(rows)), None
+    if difficulty is not None:
+        order = torch.tensor(difficulty).argsort(stable=True)
+    if recipe.balance:
+        classes = class_ids(rows[recipe.balance])
+    share = _all_rows if recipe.curriculum is None else partial(curriculum_share, recipe.curriculum)
+    return partial(draw_rows, order=order, share=share, classes=classes)
+
+
+def _all_rows(epoch: int) -> float:
+    return 1.0
+
+
+def class_ids(column: pd.Series) -> torch.Tensor:
+    """`(rows,)`: the values of a column as numbers from 0, in sorted order."""
+    return torch.from_numpy(pd.factorize(column, sort=True)[0])
+
+
+def draw_rows(
+    epoch: int,
+    generator: torch.Generator,
+    order: torch.Tensor,
+    share: Callable[[int], float],
+    classes: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The rows of an epoch `(rows,)`: always as many as there are, so that all epochs have equally many steps.
+
+    Args:
+        epoch: number of the epoch.
+        generator: of the random draws.
+        order: all rows `(rows,)`, the easiest first.
+        share: epoch -> the share of the order that is available, in (0, 1].
+        classes: a number per row; an epoch then has equally many rows of each available class. No row is repeated
+            before all others (of its class) were drawn.
+    """
+    size = len(order)
+    available = order[: max(round(share(epoch) * size), 1)]
+    if classes is None:
+        return _repeated(available, size, generator)
+    groups = [available[classes[available] == number] for number in classes[available].unique()]
+    # Where the rows cannot be divided evenly, a random permutation decides which classes get one more.
+    places = torch.randperm(len(groups), generator=generator).tolist()
+    quotas = [(size + place) // len(groups) for place in places]
+    return torch.cat([_repeated(group, quota, generator) for group, quota in zip(groups, quotas, strict=True)])
+
+
+def padding_share(lengths: Sequence[float], order: Sequence[int], batch_size: int) -> float:
+    """The share of an epoch's padded batches that is padding, in [0, 1), for rows taken in `order`."""
+    batches = torch.as_tensor(lengths, dtype=torch.float64)[torch.as_tensor(order)].split(batch_size)
+    padded = sum(batch.max() * len(batch) for batch in batches)
+    return float(1 - sum(batch.sum() for batch in batches) / padded)
+
+
+def _repeated(rows: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:
+    """`size` rows: whole random permutations, the last one cut."""
+    rounds = range(math.ceil(size / len(rows)))
+    return torch.cat([rows[torch.randperm(len(rows), generator=generator)] for _ in rounds])[:size]
+
+
+def _interleave(lists: Sequence[Sequence[int]]) -> list[int]:
+    """The first element of each list, then the second of each, until all are used."""
+    return [element for elements in zip_longest(*lists) for element in elements if element is not None]

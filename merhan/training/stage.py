@@ -1,0 +1,195 @@
+"""Training of one stage, from its start or its last checkpoint to its saved model."""
+
+from collections.abc import Sequence
+from copy import copy, deepcopy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from peft import PeftModel
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments, set_seed
+
+from merhan.data.collator import Collator
+from merhan.data.dataset import EmotionDataset
+from merhan.logs import get_logger
+from merhan.models.adapters import add_adapters, merge_adapters
+from merhan.models.inference import label_ids, load_stage_model, predict_logits
+from merhan.recipe.schema import AugmentationRecipe, Recipe, StageRecipe
+from merhan.training.adversary import ADAM_BETA1, add_adversary, remove_adversary
+from merhan.training.arguments import training_arguments
+from merhan.training.checkpoints import last_checkpoint
+from merhan.training.curriculum import label_uncertainty, load_or_compute, row_difficulty, row_weights
+from merhan.training.feature_cache import use_cached_features
+from merhan.training.parameter_groups import GradualUnfreezing, count_trainable, frozen_modalities, set_trainable
+from merhan.training.sampling import build_sampler
+from merhan.training.stage_history import reset_peak_memory, save_history
+from merhan.training.trainer import MerhanTrainer
+from modeling_merhan import MerhanForSequenceClassification
+from processing_merhan import MerhanProcessor
+
+
+logger = get_logger(__name__)
+
+
+def train_stage(
+    recipe: Recipe,
+    stage: StageRecipe,
+    seed: int,
+    model: MerhanForSequenceClassification,
+    processor: MerhanProcessor,
+    train: EmotionDataset,
+    validation: EmotionDataset,
+    folder: Path,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> MerhanForSequenceClassification:
+    """Train one stage, and save its best epoch (or its last, as the recipe says) in `folder/model`.
+
+    A finished stage is loaded. An interrupted one is resumed from its last complete checkpoint; on a CPU the weights
+    are then bit-equal to those of an uninterrupted run.
+
+    Args:
+        recipe: the strategies that all stages share.
+        stage: what trains, for how long and at which rate.
+        seed: seed of the stage's random draws.
+        train, validation: their `features` and `extras` are set for this stage.
+        folder: the stage's folder, for checkpoints, history and model.
+        callbacks: further Trainer callbacks.
+
+    Returns:
+        The saved model, read back.
+    """
+    if (folder / "model").is_dir():
+        logger.info(f"stage {stage.name}: already finished, loading {folder / 'model'}")
+        return load_stage_model(folder / "model", model.config._attn_implementation)
+    reset_peak_memory()
+    set_seed(seed)  # adapters and adversary start with random weights, the same ones in a resumed run
+    adapters = _prepare_model(recipe, stage, model, train)
+    arguments = _arguments(recipe, stage, folder, seed)
+    _set_features(stage, model, (train, validation), arguments.device)
+    difficulty = _difficulty(recipe, model, processor, train, arguments, folder)
+    if difficulty is not None and recipe.difficulty_weight is not None:
+        train.extras["row_weights"] = torch.from_numpy(row_weights(difficulty, recipe.difficulty_weight)).float()
+    trainer = MerhanTrainer(
+        model,
+        arguments,
+        learning_rates=_learning_rates(recipe, stage),
+        num_labels=len(label_ids(model)),
+        layer_decay=stage.layer_decay,
+        sampler=build_sampler(recipe.sampling, train.rows, difficulty),
+        ema_decay=recipe.ema_decay,
+        train_dataset=train,
+        eval_dataset=validation,
+        data_collator=Collator(processor),
+        processing_class=_processing_class(processor),
+        callbacks=[*callbacks, *_stage_callbacks(stage, model)],
+    )
+    set_seed(seed)
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    merge_adapters(adapters)
+    if recipe.adversary is not None:
+        remove_adversary(model)
+    return _save_stage(trainer, folder)
+
+
+def _prepare_model(
+    recipe: Recipe, stage: StageRecipe, model: MerhanForSequenceClassification, train: EmotionDataset
+) -> list[PeftModel]:
+    """Set what trains, and attach adapters and adversary; returns the adapters."""
+    set_trainable(model, stage.learning_rate, stage.freeze_feature_encoder)
+    adapters = add_adapters(model, recipe.model.adapters, stage.learning_rate)
+    train.extras.clear()
+    if recipe.adversary is not None:
+        train.extras["adversary_labels"] = add_adversary(model, recipe.adversary, train.rows)
+    counts = [f"{name} ({count:,} parameters)" for name, count in count_trainable(model).items()]
+    logger.info(f"stage {stage.name}: training {', '.join(counts)}")
+    return adapters
+
+
+def _arguments(recipe: Recipe, stage: StageRecipe, folder: Path, seed: int) -> TrainingArguments:
+    """The stage's TrainingArguments: defaults of its strategies, then the recipe's, then its own."""
+    options: dict[str, Any] = {}
+    if recipe.adversary is not None:
+        options["adam_beta1"] = ADAM_BETA1
+    options |= {**recipe.trainer, **stage.trainer}
+    if stage.unfreeze_layers:
+        options["ddp_find_unused_parameters"] = True  # DDP would wait for gradients of layers that are still frozen
+    return training_arguments(folder, options, stage.epochs, recipe.metric, seed)
+
+
+def _learning_rates(recipe: Recipe, stage: StageRecipe) -> dict[str, float]:
+    rates = dict(stage.learning_rate)
+    if recipe.adversary is not None:
+        rates["adversary"] = recipe.adversary.learning_rate
+    return rates
+
+
+def _stage_callbacks(stage: StageRecipe, model: MerhanForSequenceClassification) -> list[TrainerCallback]:
+    callbacks: list[TrainerCallback] = []
+    if stage.early_stopping_patience is not None:
+        callbacks.append(EarlyStoppingCallback(stage.early_stopping_patience))
+    if stage.unfreeze_layers:
+        callbacks.append(GradualUnfreezing(model, stage.unfreeze_layers))
+    return callbacks
+
+
+def _processing_class(processor: MerhanProcessor) -> MerhanProcessor | None:
+    """What Trainer saves beside the weights.
+
+    The tokenizer of a model without text is a placeholder, whose special tokens Trainer would write into the config.
+    """
+    return processor if "text" in processor.modalities else None
+
+
+def _set_features(
+    stage: StageRecipe,
+    model: MerhanForSequenceClassification,
+    datasets: Sequence[EmotionDataset],
+    device: torch.device,
+):
+    """Let the data sets read cached features of frozen backbones, where augmentation does not change their input."""
+    modalities = frozen_modalities(model) if stage.cache_features else []
+    for dataset in datasets:
+        dataset.features.clear()
+        for modality in modalities:
+            if modality not in dataset.changing:
+                use_cached_features(model.merhan, dataset, modality, device)
+
+
+def _difficulty(
+    recipe: Recipe,
+    model: MerhanForSequenceClassification,
+    processor: MerhanProcessor,
+    train: EmotionDataset,
+    arguments: TrainingArguments,
+    folder: Path,
+) -> np.ndarray | None:
+    """The difficulty of each training row `(rows,)`, computed once at the stage's start; None without curriculum."""
+    curriculum = recipe.sampling.curriculum
+    if curriculum is None:
+        return None
+    plain = copy(train)
+    plain.augmentation, plain.transcript_noise, plain.extras = AugmentationRecipe(), None, {}
+
+    def uncertainty() -> np.ndarray:
+        # On a copy of the model: evaluating the model itself would change its gradients with the number of processes.
+        logits, _ = predict_logits(deepcopy(model), processor, plain, arguments.per_device_eval_batch_size)
+        return label_uncertainty(logits, np.array(plain.labels))
+
+    compute = partial(row_difficulty, curriculum, train.rows, uncertainty)
+    return load_or_compute(folder / "difficulty.npy", compute, writes=PartialState().is_main_process)
+
+
+def _save_stage(trainer: MerhanTrainer, folder: Path) -> MerhanForSequenceClassification:
+    """Save the stage's model atomically: the existence of `folder/model` marks the stage as finished."""
+    save_history(trainer)
+    trainer.save_model(str(folder / "model.part"))
+    trainer.accelerator.wait_for_everyone()
+    if trainer.is_world_process_zero():
+        (folder / "model.part").rename(folder / "model")
+    trainer.accelerator.wait_for_everyone()
+    # The trained model may be sharded over processes or wrapped; reading it back is also what a resumed run does.
+    attention = trainer.model.config._attn_implementation
+    return load_stage_model(folder / "model", attention)

@@ -1,0 +1,73 @@
+"""Metrics, duration and peak memory of each stage, read from the `trainer_state.json` that it leaves."""
+
+import json
+import resource
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from omegaconf import OmegaConf
+from transformers import Trainer
+
+
+class StageHistory(NamedTuple):
+    """One finished stage."""
+
+    name: str
+    epochs: list[dict[str, float | None]]  # per epoch: `epoch`, mean training `loss`, `validation_loss` and scores
+    seconds: float  # training time with validation, since the stage was started or last resumed
+    peak_memory: float  # GiB, of the GPU if there is one, else of the process
+
+
+def reset_peak_memory():
+    """Start to count the peak of the GPU's memory anew. (That of a process cannot be reset.)"""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def save_history(trainer: Trainer):
+    """Write `trainer_state.json` of a finished stage, with its peak memory."""
+    trainer.state.log_history.append({"peak_memory": peak_memory()})
+    trainer.save_state()
+
+
+def peak_memory() -> float:
+    """Peak memory in GiB: of the GPU since [`reset_peak_memory`], or of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS reports bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def read_history(run: Path) -> list[StageHistory]:
+    """The finished stages of a run in their order; empty where the folder is not that of a run."""
+    if not (run / "recipe.yaml").is_file():
+        return []
+    stages = []
+    for stage in OmegaConf.load(run / "recipe.yaml").stages:
+        file = run / stage.name / "trainer_state.json"
+        if file.is_file():
+            log = json.loads(file.read_text(encoding="utf-8"))["log_history"]
+            stages.append(_stage_history(stage.name, log))
+    return stages
+
+
+def _stage_history(name: str, log: list[dict[str, Any]]) -> StageHistory:
+    epochs: list[dict[str, float | None]] = []
+    losses: list[float] = []
+    for entry in log:
+        if "loss" in entry:
+            losses.append(entry["loss"])
+        if "eval_loss" in entry:
+            epochs.append(_epoch_metrics(entry, losses))
+            losses = []
+    last = {key: value for entry in log for key, value in entry.items()}
+    return StageHistory(name, epochs, last.get("train_runtime", 0.0), last.get("peak_memory", 0.0))
+
+
+def _epoch_metrics(entry: dict[str, Any], losses: list[float]) -> dict[str, float | None]:
+    """The metrics of one validation pass, with the mean training loss since the one before."""
+    scores = {key.removeprefix("eval_"): value for key, value in entry.items() if key.startswith("eval_")}
+    loss = sum(losses) / len(losses) if losses else None
+    return {"epoch": entry["epoch"], "loss": loss, "validation_loss": scores.pop("loss"), **scores}

@@ -1,0 +1,174 @@
+"""The Hugging Face Trainer with a sampler of our own, one learning rate per parameter group, and weight averaging."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import Sampler, SequentialSampler
+from transformers import EvalPrediction, Trainer, TrainerCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from merhan.data.dataset import EmotionDataset
+from merhan.logs import get_logger
+from merhan.metrics.classification import EmotionMetrics
+from merhan.models.inference import require_finite_logits
+from merhan.names import SCORE_TITLES, SCORES
+from merhan.training.ema import AveragingCallback, averaged_weights, load_average, save_average, weight_average
+from merhan.training.parameter_groups import parameter_groups
+from merhan.training.sampling import LengthBucketSampler
+from modeling_merhan import MerhanForSequenceClassification, emotion_loss
+
+
+logger = get_logger(__name__)
+
+BATCHES_PER_BUCKET = 50  # of `group_by_length`; `random` sorts within single batches, that is not at all
+
+
+class MerhanTrainer(Trainer):
+    """Trainer of one stage. Each stage needs a new one: an optimizer only knows the parameters that were trainable when
+    it was made.
+
+    Args:
+        learning_rates: parameter group -> peak learning rate.
+        num_labels: number of classes.
+        layer_decay: modality -> factor on the learning rate from each layer to the one below.
+        sampler: makes the sampler from lengths, batch size, seed and batches per bucket.
+        ema_decay: decay of the moving average of the weights; None = no average.
+        args, kwargs: as of `transformers.Trainer`.
+    """
+
+    model: MerhanForSequenceClassification
+    train_dataset: EmotionDataset
+
+    def __init__(
+        self,
+        *args,
+        learning_rates: Mapping[str, float],
+        num_labels: int,
+        layer_decay: Mapping[str, float] | None = None,
+        sampler: Callable[..., LengthBucketSampler] = LengthBucketSampler,
+        ema_decay: float | None = None,
+        **kwargs,
+    ):
+        self.learning_rates = learning_rates
+        self.layer_decay = layer_decay
+        self.sampler = sampler
+        super().__init__(*args, **{"compute_metrics": partial(compute_metrics, num_labels=num_labels), **kwargs})
+        self.average: AveragedModel | None = None
+        if ema_decay is not None:
+            self.average = weight_average(self.model, ema_decay)
+            self.add_callback(AveragingCallback(self.average))
+        self._replace_progress_callbacks()
+
+    def _get_train_sampler(self, train_dataset=None) -> Sampler[int]:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        # Rows per optimizer step, so that the order depends neither on processes nor on accumulation steps.
+        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        bucket = 1 if self.args.train_sampling_strategy == "random" else BATCHES_PER_BUCKET
+        return _EpochSampler(dataset, self.sampler(dataset.lengths, batch_size, self.args.seed, bucket))
+
+    def _get_eval_sampler(self, eval_dataset) -> Sampler[int]:
+        # Trainer's own would group rows by length here too, and predictions would not be in the order of the data.
+        return SequentialSampler(eval_dataset)
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """The optimizer of the recipe's name, over our parameter groups."""
+        model = self.model if model is None else model
+        if self.optimizer is None:
+            decayed = set(self.get_decay_parameter_names(model))
+            groups = parameter_groups(model, self.learning_rates, decayed, self.args.weight_decay, self.layer_decay)
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+            self.optimizer = optimizer_class(groups, **options)
+        return self.optimizer
+
+    def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
+        """The model's loss, with the loss of each row multiplied by its `row_weights` if the batch has them."""
+        weights = inputs.pop("row_weights", None)
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        if weights is not None:
+            # Added to the model's loss and not computed anew, because that may hold further terms.
+            loss = loss + emotion_loss(outputs.logits, inputs["labels"], self.model.config, weights - 1)
+        return (loss, outputs) if return_outputs else loss
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        """Validation metrics, of the averaged weights if there are any."""
+        with averaged_weights(self.model, self.average):
+            return super().evaluate(*args, **kwargs)
+
+    def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
+        """Zero: transformers counts the tokens of one input, and a batch here has two, or features."""
+        return 0
+
+    def _save_optimizer_and_scheduler(self, output_dir: str):
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.average is not None and self.args.should_save:
+            save_average(self.average, output_dir)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None):
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.average is not None and checkpoint is not None:
+            load_average(self.average, checkpoint)
+
+    def _replace_progress_callbacks(self):
+        """One line per epoch in place of the many that Trainer prints; all values go to the reporter."""
+        for callback in (ProgressCallback, PrinterCallback):
+            self.remove_callback(callback)
+        if not self.args.disable_tqdm:
+            self.add_callback(_SilentProgress)
+        self.add_callback(EpochLog)
+
+
+class EpochLog(TrainerCallback):
+    """Logs one line per epoch: training loss and validation scores."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "eval_loss" not in logs:
+            return
+        scores = [f"{SCORE_TITLES[name]} {logs[f'eval_{name}']:.3f}" for name in SCORES]
+        losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+        training = f"loss {losses[-1]:.3f}  " if losses else ""
+        logger.info(f"epoch {logs['epoch']:g}  {training}validation {'  '.join(scores)}")
+
+
+class _SilentProgress(ProgressCallback):
+    """The progress bar over the steps, without the logged values."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Log nothing."""
+
+
+class _EpochSampler(Sampler[int]):
+    """Passes the number of the epoch to the data set as well, for its random draws."""
+
+    def __init__(self, dataset: EmotionDataset, order: LengthBucketSampler):
+        self.dataset = dataset
+        self.order = order
+
+    def set_epoch(self, epoch: int):
+        self.order.set_epoch(epoch)
+        self.dataset.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.order)
+
+
+def compute_metrics(outputs: EvalPrediction, num_labels: int) -> dict[str, float]:
+    """The four scores of a validation pass.
+
+    Args:
+        outputs: predictions are logits `(rows, num_labels)`, or a tuple that begins with them.
+
+    Raises:
+        InputError: a logit is NaN or infinite.
+    """
+    predictions = outputs.predictions
+    logits = predictions[0] if isinstance(predictions, tuple) else predictions
+    classes = np.argmax(require_finite_logits(logits), axis=-1)
+    scores = EmotionMetrics().compute(predictions=classes, references=outputs.label_ids, num_labels=num_labels)
+    return {name: scores[name] for name in SCORES}

@@ -1,0 +1,232 @@
+"""The documents agree with the code: links, commands, recipes, generated pages, the notebook and the site."""
+
+import argparse
+import importlib.util
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import reference
+import yaml
+
+from merhan.cli import evaluate, train
+from merhan.cli.main import build_parser
+from merhan.experiments.plan import read_experiment
+from merhan.recipe.loading import load_recipe
+from merhan.recipe.schema import Recipe
+
+
+PROJECT = Path(__file__).parent.parent
+DOCUMENTS = sorted([*PROJECT.glob("*.md"), PROJECT / "benchmarks" / "README.md", *(PROJECT / "docs").rglob("*.md")])
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+ENTRY_POINTS = {"train_hf_e2e.py": train, "evaluate_hf_e2e.py": evaluate}
+
+
+class Block(NamedTuple):
+    """A block of code in a document."""
+
+    place: str  # file and number of the block
+    text: str
+
+
+def blocks(language: str) -> list[Block]:
+    """All code blocks of one language."""
+    result = []
+    for document in DOCUMENTS:
+        for number, match in enumerate(BLOCK.finditer(document.read_text(encoding="utf-8"))):
+            if match[2] == language:
+                result.append(Block(f"{document.relative_to(PROJECT)}#{number}", match[3]))
+    return result
+
+
+def commands() -> Iterator[tuple[str, list[str]]]:
+    """The words of every command line in a bash block, without comments, with its place."""
+    for block in blocks("bash"):
+        for line in block.text.replace("\\\n", " ").splitlines():
+            for part in line.split(" && "):
+                words = shlex.split(part, comments=True)
+                if words:
+                    yield block.place, words
+
+
+def exits(action, *arguments) -> str:
+    """The message with which a parser refuses its arguments; empty if it accepts them."""
+    try:
+        action(*arguments)
+    except (SystemExit, argparse.ArgumentError) as error:
+        return f"refused ({error})"
+    return ""
+
+
+def refusal(words: list[str]) -> str:
+    """Why a command line cannot be run; empty if its parser accepts it or it is no program of this project."""
+    if words[0] == "make":
+        targets = re.findall(r"^(\w+):", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        return "" if set(words[1:]) <= set(targets) else "no such target"
+    if words[0] == "merhan" or words[:3] == ["python", "-m", "merhan"]:
+        arguments = words[words.index("merhan") + 1 :]
+        return exits(build_parser().parse_args, arguments)
+    scripts = [number for number, word in enumerate(words) if word.endswith(".py")]
+    if not scripts or words[0] not in ("python", "accelerate"):
+        return ""
+    script, arguments = words[scripts[0]], words[scripts[0] + 1 :]
+    if not (PROJECT / script).is_file():
+        return f"there is no {script}"
+    if script not in ENTRY_POINTS:
+        return ""
+    parser = argparse.ArgumentParser()
+    ENTRY_POINTS[script].add_arguments(parser)
+    return exits(parser.parse_args, arguments)
+
+
+def test_readme_is_short():
+    assert len((PROJECT / "README.md").read_text(encoding="utf-8").split()) <= 900
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_links_between_documents_resolve(document):
+    targets = LINK.findall(document.read_text(encoding="utf-8"))
+    local = [target.partition("#")[0] for target in targets if "://" not in target and not target.startswith("#")]
+    missing = [target for target in local if not (document.parent / target).exists()]
+    assert missing == []
+
+
+def test_generated_reference_is_current():
+    for name, page in reference.PAGES.items():
+        written = (reference.FOLDER / name).read_text(encoding="utf-8")
+        assert written == page(), f"docs/reference/{name} is out of date: run python benchmarks/reference.py"
+
+
+def test_reference_explains_every_key_of_a_recipe():
+    page = "\n\n".join(reference.recipe_sections(Recipe, ""))
+    keys = re.findall(r"^\| `(\w+)` \|.*\| (.*) \|$", page, re.MULTILINE)
+    assert len(keys) > 60
+    assert [key for key, meaning in keys if not meaning.strip()] == []
+
+
+def test_documented_commands_are_accepted_by_the_parsers():
+    refused = [f"{place}: {shlex.join(words)}: {refusal(words)}" for place, words in commands() if refusal(words)]
+    assert refused == []
+    programs = {words[0] for _, words in commands()}
+    assert {"merhan", "python", "accelerate", "make"} <= programs, "commands of every kind were found"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "merhan prepare nowhere /data out",
+        "merhan publish outputs/quickstart",
+        "python train_hf_e2e.py --config a.yaml --dryrun",
+        "accelerate launch evaluate_hf_e2e.py --checkpoint a --modalities video",
+        "python benchmarks/nothing.py",
+        "make nothing",
+    ],
+)
+def test_a_wrong_command_would_be_refused(line, capsys):
+    assert refusal(shlex.split(line))
+
+
+def test_documented_configurations_exist():
+    named = {
+        path for document in DOCUMENTS for path in re.findall(r"configs/[\w/-]+\.yaml", document.read_text("utf-8"))
+    }
+    assert len(named) > 30
+    assert [path for path in sorted(named) if not (PROJECT / path).is_file()] == []
+
+
+def test_recipes_page_names_every_configuration():
+    page = (PROJECT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    files = [*PROJECT.glob("configs/*.yaml"), *PROJECT.glob("configs/experiments/*.yaml")]
+    assert [path.name for path in files if f"`{path.relative_to(PROJECT).as_posix()}`" not in page] == []
+
+
+def test_corpora_page_names_every_reader_and_protocol():
+    page = (PROJECT / "docs" / "corpora.md").read_text(encoding="utf-8")
+    protocols = [path.stem for path in PROJECT.glob("configs/protocols/*.yaml")]
+    assert [name for name in [*reference.CORPORA, *protocols] if f"`{name}`" not in page] == []
+
+
+@pytest.mark.parametrize("block", blocks("yaml"), ids=lambda block: block.place)
+def test_documented_recipes_and_experiments_load(block, tmp_path):
+    shutil.copytree(PROJECT / "configs", tmp_path / "configs")
+    if "\nrows:" in block.text:
+        file = tmp_path / "configs" / "experiments" / "documented.yaml"
+        file.write_text(block.text, encoding="utf-8")
+        assert read_experiment(file).rows
+    else:
+        file = tmp_path / "documented.yaml"
+        file.write_text(block.text, encoding="utf-8")
+        assert load_recipe(file).stages
+
+
+def test_changelog_names_modules_that_exist():
+    text = (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(merhan[.\w]+)` \| (.*) \|$", text, re.MULTILINE)
+    assert len(rows) > 30
+    modules = [name for _, targets in rows for name in re.findall(r"`(merhan[.\w]+)`", targets)]
+    assert [name for name in modules if importlib.util.find_spec(name) is None] == []
+
+
+def test_citation_names_the_paper_and_its_authors():
+    citation = yaml.safe_load((PROJECT / "CITATION.cff").read_text(encoding="utf-8"))
+    paper = citation["preferred-citation"]
+    assert (paper["doi"], paper["volume"], paper["start"]) == ("10.1016/j.bspc.2023.105052", 85, "105052")
+    names = [author["family-names"] for author in paper["authors"]]
+    assert names == ["Zhang", "Yang", "Chen", "Liu", "Tao", "Guo", "Xu", "Zhao"]
+    assert "10.1016/j.bspc.2023.105052" in (PROJECT / "README.md").read_text(encoding="utf-8")
+
+
+def test_workflow_and_issue_forms_are_valid_yaml():
+    files = sorted((PROJECT / ".github").rglob("*.yml"))
+    assert len(files) >= 3
+    for file in files:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        for job in content.get("jobs", {}).values():
+            steps = [step["run"] for step in job["steps"] if step.get("run", "").startswith("make")]
+            assert [refusal(step.split()[:2]) for step in steps] == [""] * len(steps)
+
+
+def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path):
+    pytest.importorskip("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    pages = sorted(tmp_path.rglob("*.html"))
+    assert len(pages) > 20
+    remote = re.compile(r"""<(?:script|img|iframe|link)\b[^>]*\b(?:src|href)=["']?(?:https?:)?//[^>]*>""")
+    assert [hit for page in pages for hit in remote.findall(page.read_text(encoding="utf-8"))] == []
+    styles = [file.read_text(encoding="utf-8") for file in tmp_path.rglob("*.css")]
+    assert not any(re.search(r"(@import|url\()\s*[\"']?(https?:)?//", style) for style in styles)
+    results = (tmp_path / "results.html").read_text(encoding="utf-8")
+    assert "without global" in results, "the page holds the content of RESULTS.md"
+
+
+def test_the_notebook_runs(tmp_path):
+    """All code cells in their order, in a fresh process, in a folder like `notebooks`, without the installation."""
+    notebook = json.loads((PROJECT / "notebooks" / "quickstart.ipynb").read_text(encoding="utf-8"))
+    sources = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert sum(source.startswith("%pip install") for source in sources) == 1
+    code = "\n\n".join(source for source in sources if not source.startswith("%pip install"))
+    checks = 'assert {"test", "test--audio", "test--text"} <= set(metrics)\nassert len(predictions) == len(test)\n'
+    shutil.copytree(PROJECT / "configs", tmp_path / "configs")
+    (tmp_path / "notebooks").mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n\n{checks}"],
+        cwd=tmp_path / "notebooks",
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "'label': 'joy'" in done.stdout
