@@ -46,7 +46,7 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, can_return_tuple
 
 
 @strict
@@ -115,7 +115,7 @@ class MerhanConfig(PreTrainedConfig):
     model_type = "merhan"
     sub_configs = {"audio_config": AutoConfig, "text_config": AutoConfig}
     # So that Trainer.predict returns the logits alone, or logits and dimensions.
-    keys_to_ignore_at_inference = ["pooler_output", "attentions"]
+    keys_to_ignore_at_inference = ["pooler_output", "hidden_states", "attentions"]
 
     # Configs of the backbones; without one, the model reads the other modality alone. Speech: the wav2vec2 family
     # (wav2vec2, HuBERT, WavLM, ...) or `MerhanAudioConfig`. Text: RoBERTa, BERT, DistilBERT, ... Either:
@@ -163,6 +163,22 @@ class MerhanConfig(PreTrainedConfig):
                 unknown = ", ".join(sorted(chosen - set(known)))
                 raise ValueError(f"{name}: unknown {unknown}; known are {', '.join(known)}.")
 
+    def validate_ranges(self):
+        """Shares must be in [0, 1], class weights one per label, and the problem single-label classification."""
+        for name in (
+            "modality_dropout",
+            "label_smoothing",
+            "hidden_dropout",
+            "attention_dropout",
+            "classifier_dropout",
+        ):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be a share from 0 to 1.")
+        if self.class_weights is not None and len(self.class_weights) != self.num_labels:
+            raise ValueError(f"class_weights has {len(self.class_weights)} weights for {self.num_labels} labels.")
+        if self.problem_type not in (None, "single_label_classification"):
+            raise ValueError(f"problem_type {self.problem_type!r} is not supported; emotions are single labels.")
+
     @property
     def modalities(self) -> list[str]:
         """The modalities that the model reads: `["audio", "text"]`, `["audio"]` or `["text"]`."""
@@ -179,7 +195,16 @@ class Modality(NamedTuple):
 
 Backbone = PreTrainedModel | None
 Modalities = dict[str, Modality]
-Maps = dict[str, Tensor] | None  # attention weights by name, None if they are not requested
+
+
+class Record(NamedTuple):
+    """Intermediate results by name, to be filled; None where they are not requested."""
+
+    attentions: dict[str, Tensor] | None = None
+    hidden_states: dict[str, Any] | None = None
+
+
+_NOTHING = Record()
 
 
 @dataclass
@@ -190,17 +215,21 @@ class MerhanModelOutput(ModelOutput):
     tokens)."""
 
     pooler_output: Tensor | None = None  # (batch, hidden_size), the fused representation
+    # With `output_hidden_states=True`: `audio` and `text`, what enters the first layer of the backbone and what leaves
+    # each, and one tensor `(batch, length, hidden_size)` per attention layer of the fusion, by its name.
+    hidden_states: dict[str, Any] | None = None
     attentions: dict[str, Tensor] | None = None
 
 
 @dataclass
 class MerhanSequenceClassifierOutput(ModelOutput):
-    """Output of [`MerhanForSequenceClassification`]; the last two fields are those of [`MerhanModelOutput`]."""
+    """Output of [`MerhanForSequenceClassification`]; the last three fields are those of [`MerhanModelOutput`]."""
 
     loss: Tensor | None = None  # with `labels`: the plain mean over the rows
     logits: Tensor | None = None  # (batch, num_labels), before softmax and temperature
     dimensions: Tensor | None = None  # (batch, config.dimensions), on the scale of the training annotations
     pooler_output: Tensor | None = None
+    hidden_states: dict[str, Any] | None = None
     attentions: dict[str, Tensor] | None = None
 
 
@@ -347,29 +376,31 @@ class MerhanFusion(nn.Module):
     def extend(self, config: MerhanConfig):
         """Create the modules and parameters of this fusion alone."""
 
-    def forward(self, inputs: Modalities, maps: Maps = None) -> Tensor:
-        """Fuse backbone outputs (without a key: no row has that modality) into `(batch, hidden)`; fills `maps`."""
-        return self.norm(self.fuse({name: self._project(name, inputs) for name in self.config.modalities}, maps))
+    def forward(self, inputs: Modalities, record: Record = _NOTHING) -> Tensor:
+        """Fuse backbone outputs (without a key: no row has that modality) into `(batch, hidden)`; fills `record`."""
+        return self.norm(self.fuse({name: self._project(name, inputs) for name in self.config.modalities}, record))
 
-    def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
+    def fuse(self, inputs: Modalities, record: Record) -> Tensor:
         """Fuse projected modalities into `(batch, hidden)`."""
         raise NotImplementedError
 
-    def attend(self, maps: Maps, name: str, block: nn.Module, query: Modality, key: Modality) -> Modality:
-        """Attend from `query` to `key`; the weights are stored in `maps` under `name`."""
+    def attend(self, record: Record, name: str, block: nn.Module, query: Modality, key: Modality) -> Modality:
+        """Attend from `query` to `key`; weights and states are recorded under `name`."""
         mask = create_bidirectional_mask(self.config, query.states, key.mask.long(), encoder_hidden_states=key.states)
-        states, weights = block(query.states, mask, key.states, maps is not None)
-        if maps is not None:
-            maps[name] = weights
+        states, weights = block(query.states, mask, key.states, record.attentions is not None)
+        if record.attentions is not None:
+            record.attentions[name] = weights
+        if record.hidden_states is not None:
+            record.hidden_states[name] = states
         return query._replace(states=states)
 
-    def cross(self, inputs: Modalities, maps: Maps) -> Modalities:
+    def cross(self, inputs: Modalities, record: Record) -> Modalities:
         """Attend from each modality to the other one; without cross attention the inputs are returned."""
         if not hasattr(self, "audio_to_text"):
             return inputs
         audio, text = inputs["audio"], inputs["text"]
-        frames = self.attend(maps, "audio_to_text", self.audio_to_text, audio, text)
-        return {"audio": frames, "text": self.attend(maps, "text_to_audio", self.text_to_audio, text, audio)}
+        frames = self.attend(record, "audio_to_text", self.audio_to_text, audio, text)
+        return {"audio": frames, "text": self.attend(record, "text_to_audio", self.text_to_audio, text, audio)}
 
     def pool(self, inputs: Modalities) -> list[Tensor]:
         """Pool each modality, `(batch, hidden)` each."""
@@ -385,11 +416,12 @@ class MerhanFusion(nn.Module):
             absent = _learned(token[None], next(iter(inputs.values())))
             return absent._replace(present=~absent.mask)
         states, mask, _ = inputs[name]
-        states = getattr(self, f"{name}_projection")(states)
+        projection = getattr(self, f"{name}_projection")
+        states = projection(states.to(projection.weight.dtype))
         present = mask.any(dim=1, keepdim=True)
         first = torch.arange(mask.shape[1], device=mask.device) == 0
         states = torch.where(present[..., None], states, token.to(states.dtype))
-        return Modality(states, torch.where(present, mask, first), present)
+        return Modality(states, mask | (first & ~present), present)
 
 
 def _learned(tokens: Tensor, like: Modality) -> Modality:
@@ -417,15 +449,15 @@ class MerhanHybridFusion(MerhanFusion):
         if "global" in self.parts:
             self.global_attention = MerhanBlock(config)
 
-    def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
+    def fuse(self, inputs: Modalities, record: Record) -> Tensor:
         if "local" in self.parts:
             for name, modality in inputs.items():
                 block = getattr(self, f"{name}_local")
-                inputs[name] = self.attend(maps, f"{name}_local", block, modality, modality)
-        inputs = self.cross(inputs, maps)
+                inputs[name] = self.attend(record, f"{name}_local", block, modality, modality)
+        inputs = self.cross(inputs, record)
         if "global" in self.parts:
             joint = _joined(*inputs.values())
-            joint = self.attend(maps, "global", self.global_attention, joint, joint)
+            joint = self.attend(record, "global", self.global_attention, joint, joint)
             parts = joint.states.split([modality.mask.shape[1] for modality in inputs.values()], dim=1)
             for (name, modality), states in zip(inputs.items(), parts, strict=True):
                 inputs[name] = modality._replace(states=states)
@@ -441,7 +473,7 @@ class MerhanConcatFusion(MerhanFusion):
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.output = nn.Linear(config.intermediate_size, config.hidden_size)
 
-    def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
+    def fuse(self, inputs: Modalities, record: Record) -> Tensor:
         hidden = self.activation(self.intermediate(torch.cat(self.pool(inputs), dim=-1)))
         return self.output(self.dropout(hidden))
 
@@ -452,8 +484,8 @@ class MerhanCrossFusion(MerhanConcatFusion):
 
     crossing = MerhanBlock
 
-    def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
-        return super().fuse(self.cross(inputs, maps), maps)
+    def fuse(self, inputs: Modalities, record: Record) -> Tensor:
+        return super().fuse(self.cross(inputs, record), record)
 
 
 class MerhanFineGrainedFusion(MerhanConcatFusion):
@@ -464,13 +496,13 @@ class MerhanFineGrainedFusion(MerhanConcatFusion):
     own = MerhanFusion.own | {"comparison": lambda config: nn.Linear(4 * config.hidden_size, config.hidden_size)}
     crossing = MerhanAttention
 
-    def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
-        aligned = self.cross(inputs, maps)
+    def fuse(self, inputs: Modalities, record: Record) -> Tensor:
+        aligned = self.cross(inputs, record)
         for name, own in inputs.items():
             x, y = own.states, aligned[name].states
             compared = getattr(self, f"{name}_comparison")(torch.cat([x, y, x - y, x * y], dim=-1))
             aligned[name] = own._replace(states=x + self.activation(compared))
-        return super().fuse(aligned, maps)
+        return super().fuse(aligned, record)
 
 
 class MerhanAttentionPoolingFusion(MerhanConcatFusion):
@@ -479,11 +511,11 @@ class MerhanAttentionPoolingFusion(MerhanConcatFusion):
 
     own = {"reader": MerhanBlock, "query": lambda config: nn.Parameter(torch.empty(1, config.hidden_size))}
 
-    def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
+    def fuse(self, inputs: Modalities, record: Record) -> Tensor:
         for name, modality in inputs.items():
             query = _learned(getattr(self, f"{name}_query"), modality)
-            inputs[name] = self.attend(maps, f"{name}_pooling", getattr(self, f"{name}_reader"), query, modality)
-        return super().fuse(inputs, maps)
+            inputs[name] = self.attend(record, f"{name}_pooling", getattr(self, f"{name}_reader"), query, modality)
+        return super().fuse(inputs, record)
 
     def pool(self, inputs: Modalities) -> list[Tensor]:
         return [modality.states[:, 0] for modality in inputs.values()]
@@ -497,7 +529,7 @@ class MerhanGatedFusion(MerhanFusion):
         width = len(config.modalities) * config.hidden_size
         self.gate = nn.Linear(width, width)
 
-    def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
+    def fuse(self, inputs: Modalities, record: Record) -> Tensor:
         pooled = torch.stack(self.pool(inputs), dim=1)
         gates = self.gate(pooled.flatten(1)).view_as(pooled).softmax(dim=1)
         return (gates * torch.tanh(pooled)).sum(dim=1)
@@ -510,12 +542,12 @@ class MerhanAdaptiveFusion(MerhanFusion):
     def extend(self, config: MerhanConfig):
         self.reliability = nn.Linear(config.hidden_size + 1, 1)
 
-    def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
+    def fuse(self, inputs: Modalities, record: Record) -> Tensor:
         pooled = torch.stack(self.pool(inputs), dim=1)
         present = torch.stack([cast(Tensor, modality.present) for modality in inputs.values()], dim=1).to(pooled.dtype)
         weights = self.reliability(torch.cat([pooled, present], dim=-1)).softmax(dim=1)
-        if maps is not None:
-            maps["modalities"] = weights.mT[:, None]
+        if record.attentions is not None:
+            record.attentions["modalities"] = weights.mT[:, None]
         return (weights * pooled).sum(dim=1)
 
 
@@ -529,8 +561,8 @@ class MerhanMemoCMTFusion(MerhanFusion):
     def extend(self, config: MerhanConfig):
         self.pooling = MerhanPooling(config)
 
-    def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
-        return self.pooling(_joined(*reversed(self.cross(inputs, maps).values())))  # text first, for its CLS token
+    def fuse(self, inputs: Modalities, record: Record) -> Tensor:
+        return self.pooling(_joined(*reversed(self.cross(inputs, record).values())))  # text first, for its CLS token
 
 
 class MerhanModalityTokensFusion(MerhanFusion):
@@ -543,11 +575,11 @@ class MerhanModalityTokensFusion(MerhanFusion):
         self.tokens = nn.Parameter(torch.empty(len(config.modalities), config.hidden_size))
         self.layers = nn.ModuleList(MerhanBlock(config) for _ in range(2))
 
-    def fuse(self, inputs: Modalities, maps: Maps) -> Tensor:
+    def fuse(self, inputs: Modalities, record: Record) -> Tensor:
         marked = [x._replace(states=x.states + token) for token, x in zip(self.tokens, inputs.values(), strict=True)]
         joint = _joined(_learned(self.tokens, marked[0]), *marked)
         for number, layer in enumerate(self.layers):
-            joint = self.attend(maps, f"joint_{number}", layer, joint, joint)
+            joint = self.attend(record, f"joint_{number}", layer, joint, joint)
         return joint.states[:, : len(inputs)].mean(dim=1)
 
 
@@ -580,13 +612,10 @@ class MerhanAudioModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _no_split_modules = ["MerhanBlock"]
+    _keys_to_ignore_on_load_unexpected = [r"(window|filterbank|cosine)$"]  # buffers of the light backbone until 0.2
 
     def __init__(self, config: MerhanAudioConfig):
         super().__init__(config)
-        # Filled in _init_weights, because from_pretrained builds the model on the meta device, without values.
-        self.window = nn.Buffer(torch.empty(config.frame_length))
-        self.filterbank = nn.Buffer(torch.empty(config.fft_length // 2 + 1, config.num_mel_bins))
-        self.cosine = nn.Buffer(torch.empty(config.num_mel_bins, config.num_mfcc))
         widths = [config.feature_size] + [config.hidden_size] * len(config.conv_kernel)
         self.convolutions = nn.ModuleList(
             nn.Conv1d(width, config.hidden_size, kernel, stride, padding=kernel // 2)
@@ -608,14 +637,6 @@ class MerhanAudioModel(PreTrainedModel):
             init.kaiming_normal_(module.weight)
         elif isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)
-        elif isinstance(module, MerhanAudioModel):
-            config = module.config
-            filterbank = torchaudio.functional.melscale_fbanks(
-                config.fft_length // 2 + 1, 20.0, config.sampling_rate / 2, config.num_mel_bins, config.sampling_rate
-            )
-            init.copy_(module.window, torch.hann_window(config.frame_length))
-            init.copy_(module.filterbank, filterbank)
-            init.copy_(module.cosine, torchaudio.functional.create_dct(config.num_mfcc, config.num_mel_bins, "ortho"))
 
     def forward(
         self, input_values: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False, **kwargs
@@ -648,12 +669,12 @@ class MerhanAudioModel(PreTrainedModel):
         In two normalisations side by side: with one mean for all features, which keeps the spectral tilt, a cue for
         arousal; and without the mean of each feature, which removes the tilt of voice and microphone.
         """
-        config = self.config
+        config, device = self.config, waveform.device
         half = config.fft_length // 2
         power = torchaudio.functional.spectrogram(
             nn.functional.pad(waveform, (half, half)),
             pad=0,
-            window=self.window.float(),
+            window=torch.hann_window(config.frame_length, device=device),
             n_fft=config.fft_length,
             hop_length=config.frame_shift,
             win_length=config.frame_length,
@@ -661,10 +682,16 @@ class MerhanAudioModel(PreTrainedModel):
             normalized=False,
             center=False,
         )
-        frames = torch.log(power.transpose(1, 2) @ self.filterbank.float() + 1e-6)
+        # Computed here in full precision, because buffers would be rounded to that of the weights.
+        with device:
+            filterbank = torchaudio.functional.melscale_fbanks(
+                half + 1, 20.0, config.sampling_rate / 2, config.num_mel_bins, config.sampling_rate
+            )
+            cosine = torchaudio.functional.create_dct(config.num_mfcc, config.num_mel_bins, "ortho")
+        frames = torch.log(power.transpose(1, 2) @ filterbank + 1e-6)
         # CODEPATH: feature_type is an option of the recipe; the MER-HAN paper used MFCC.
         if config.feature_type == "mfcc":
-            frames = frames @ self.cosine.float()
+            frames = frames @ cosine
         mask = _length_mask(lengths, frames.shape[1])
         frames = _standardise(frames, mask)
         means = frames.sum(dim=1, keepdim=True) / mask.sum(dim=1)[:, None, None]
@@ -726,6 +753,7 @@ class MerhanPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _no_split_modules = ["MerhanBlock"]
+    _keys_to_ignore_on_load_unexpected = [r"(window|filterbank|cosine)$"]  # buffers of the light backbone until 0.2
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -777,18 +805,47 @@ class MerhanPreTrainedModel(PreTrainedModel):
         unknown = set(config_fields) - {field.name for field in fields(MerhanConfig)} - {"num_labels"}
         if unknown:
             raise ValueError(f"MerhanConfig has no field {', '.join(sorted(unknown))}.")
-        audio_backbone = _load_backbone(audio, audio_config, "audio")
-        text_backbone = _load_backbone(text, text_config, "text")
-        config = MerhanConfig(
-            audio_config=_config_of(audio_backbone, audio),
-            text_config=_config_of(text_backbone, text),
-            **config_fields,
+        audio_backbone, audio_source = _load_backbone(audio, audio_config, "audio")
+        text_backbone, text_source = _load_backbone(text, text_config, "text")
+        backbones = [backbone for backbone in (audio_backbone, text_backbone) if backbone is not None]
+        attention = [backbone.config._attn_implementation for backbone in backbones]
+        model = cls(
+            MerhanConfig(audio_config=audio_source, text_config=text_source, **config_fields),
+            audio_backbone,
+            text_backbone,
         )
-        model = cls(config, audio_backbone, text_backbone)
         # A config that becomes part of another one loses its attention implementation, and without one, backbones that
-        # exist already would silently attend to padding.
+        # exist already would silently attend to padding. Those without sdpa (MPNet) keep the one that they had.
+        for backbone, implementation in zip(backbones, attention, strict=True):
+            backbone.config._attn_implementation_internal = implementation
         model.set_attn_implementation(model.config._attn_implementation)
         return model
+
+
+# Marks padded samples for `MerhanGroupNormConvLayer`; no decoded sound has it.
+_PADDING = -math.inf
+
+
+class MerhanGroupNormConvLayer(GradientCheckpointingLayer):
+    """First convolution of an encoder with group norm (wav2vec2-base, HuBERT-base, WavLM-base), which normalises each
+    channel over time. Upstream the statistics include padding, so that a row depends on the length of its batch; here
+    they are those of the real frames. Without padding the result is the same up to rounding."""
+
+    def __init__(self, layer: Any):
+        super().__init__()
+        self.conv, self.layer_norm, self.activation = layer.conv, layer.layer_norm, layer.activation
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """`(batch, 1, samples)`, padding marked by `_PADDING` -> `(batch, channels, frames)`."""
+        padded = samples == _PADDING
+        states = self.conv(samples.masked_fill(padded, 0.0))
+        # A frame is real if the last sample of its window is.
+        real = ~padded[..., self.conv.kernel_size[0] - 1 :: self.conv.stride[0]]
+        count = real.sum(dim=-1, keepdim=True).clamp(min=1)
+        centred = states.float() - (states.float() * real).sum(dim=-1, keepdim=True) / count
+        variance = (centred**2 * real).sum(dim=-1, keepdim=True) / count
+        normal = (centred * torch.rsqrt(variance + self.layer_norm.eps)).to(states.dtype)
+        return self.activation(normal * self.layer_norm.weight[:, None] + self.layer_norm.bias[:, None])
 
 
 class MerhanModel(MerhanPreTrainedModel):
@@ -805,6 +862,11 @@ class MerhanModel(MerhanPreTrainedModel):
             raise ValueError("MerhanConfig needs audio_config, text_config or both, and has neither.")
         self.audio_backbone = audio_backbone or _build_backbone(config.audio_config)
         self.text_backbone = text_backbone or _build_backbone(config.text_config)
+        layers: Any = getattr(getattr(self.audio_backbone, "feature_extractor", None), "conv_layers", None)
+        # CODEPATH: encoders with layer norm do not normalise over time.
+        self.marks_padding = bool(layers) and isinstance(getattr(layers[0], "layer_norm", None), nn.GroupNorm)
+        if self.marks_padding:
+            layers[0] = MerhanGroupNormConvLayer(layers[0])
         # CODEPATH: layer mixing is an option of the recipe. The softmax of these parameters weights the inputs of all
         # layers of a backbone and the output of the last one (SUPERB, Yang et al. 2021, arXiv 2105.01051).
         if config.layer_mixing:
@@ -824,35 +886,67 @@ class MerhanModel(MerhanPreTrainedModel):
                 _eval_where_frozen(backbone)
         return self
 
+    @can_return_tuple
     def forward(
         self,
         input_values: Tensor | None = None,  # (batch, samples) float, mono, 16 kHz
-        audio_attention_mask: Tensor | None = None,  # (batch, samples)
+        audio_attention_mask: Tensor | None = None,  # (batch, samples), or (batch, frames) of input_features
         input_ids: Tensor | None = None,  # (batch, tokens)
         attention_mask: Tensor | None = None,  # (batch, tokens)
         audio_features: Tensor | None = None,  # (batch, frames, audio_width), in place of the backbone's output
         audio_features_mask: Tensor | None = None,  # (batch, frames)
         text_features: Tensor | None = None,  # (batch, tokens, text_width), as audio_features
         text_features_mask: Tensor | None = None,  # (batch, tokens)
-        output_attentions: bool = False,  # return attention maps by name, under any attention implementation
+        input_features: Tensor | None = None,  # in place of input_values: the spectrogram of Whisper, w2v-BERT 2.0, ...
+        inputs_embeds: None = None,  # not supported
+        output_attentions: bool | None = None,  # return attention maps by name, under any attention implementation
+        output_hidden_states: bool | None = None,  # return hidden states by name
     ) -> MerhanModelOutput:
         """Every tensor is optional, but at least one modality is needed. Masks: 1 = real, 0 = padding; a row of zeros
-        lacks the modality. Without a mask nothing is padding."""
-        audio = self._modality("audio", input_values, audio_attention_mask, audio_features, audio_features_mask)
-        text = self._modality("text", input_ids, attention_mask, text_features, text_features_mask)
+        lacks the modality. Without a mask nothing is padding.
+
+        Raises:
+            ValueError: no modality, one that the model does not read, a mask without its tensor, raw input beside
+                features, or `inputs_embeds`.
+        """
+        if inputs_embeds is not None:
+            raise ValueError("inputs_embeds is not supported; give input_ids, or text_features.")
+        record = Record(
+            {} if _requested(output_attentions, self.config.output_attentions) else None,
+            {} if _requested(output_hidden_states, self.config.output_hidden_states) else None,
+        )
+        sound = {"input_values": input_values, "input_features": input_features}
+        audio = self._modality("audio", sound, audio_attention_mask, audio_features, audio_features_mask, record)
+        tokens = {"input_ids": input_ids}
+        text = self._modality("text", tokens, attention_mask, text_features, text_features_mask, record)
         inputs = {name: value for name, value in (("audio", audio), ("text", text)) if value is not None}
         if not inputs:
             raise ValueError(f"This model reads {' and '.join(self.config.modalities)}; give at least one modality.")
         # CODEPATH: modality dropout is an option of the recipe, and off outside of training.
         if self.training and self.config.modality_dropout > 0 and len(inputs) == 2:
             inputs = self._drop_modalities(**inputs)
-        maps: Maps = {} if output_attentions else None
-        return MerhanModelOutput(pooler_output=self.fusion(inputs, maps), attentions=maps)
+        return MerhanModelOutput(self.fusion(inputs, record), record.hidden_states, record.attentions)
 
-    def encode(self, name: str, values: Tensor, mask: Tensor | None = None) -> Modality:
-        """Run the backbone of a modality over `(batch, samples)` or `(batch, tokens)`."""
+    def get_input_embeddings(self) -> nn.Module:
+        """The token embeddings of the text backbone."""
+        if self.text_backbone is None:
+            raise NotImplementedError("This model has no text backbone, and so no token embeddings.")
+        return self.text_backbone.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module):
+        """Replace the token embeddings of the text backbone."""
+        if self.text_backbone is None:
+            raise NotImplementedError("This model has no text backbone, and so no token embeddings.")
+        self.text_backbone.set_input_embeddings(value)
+
+    def encode(self, name: str, values: Tensor, mask: Tensor | None = None, record: Record = _NOTHING) -> Modality:
+        """Run the backbone of a modality over `(batch, samples)`, spectrogram frames (`input_features`, which need a
+        mask), or `(batch, tokens)`."""
         backbone, mixing = getattr(self, f"{name}_backbone"), getattr(self, f"{name}_mixing", None)
-        mask = torch.ones_like(values, dtype=torch.long) if mask is None else mask
+        if mask is None:
+            if values.dim() > 2:
+                raise ValueError("input_features need audio_attention_mask, which tells frames from padding.")
+            mask = torch.ones_like(values, dtype=torch.long)
         # Backbones never get a fully masked row; the fusion replaces their output for it.
         present = mask.any(dim=1, keepdim=True)
         seen = torch.where(present, mask, 1)
@@ -860,12 +954,17 @@ class MerhanModel(MerhanPreTrainedModel):
         # spectrum.
         if name == "audio" and not isinstance(backbone, MerhanAudioModel):
             values = values.to(backbone.dtype)
-        outputs = backbone(values, attention_mask=seen, output_hidden_states=mixing is not None)
+        if name == "audio" and self.marks_padding:
+            values = values.masked_fill(seen == 0, _PADDING)
+        wants_layers = mixing is not None or record.hidden_states is not None
+        outputs = backbone(values, attention_mask=seen, output_hidden_states=wants_layers)
         states = outputs.last_hidden_state
+        if record.hidden_states is not None:
+            record.hidden_states[name] = outputs.hidden_states
         if mixing is not None:  # the last hidden state of wav2vec2 lacks its final norm, `last_hidden_state` has it
             states = torch.stack([*outputs.hidden_states[:-1], states], dim=-1) @ mixing.softmax(dim=0)
         if name == "audio":
-            seen = backbone._get_feature_vector_attention_mask(states.shape[1], seen)
+            seen = _frame_mask(backbone, states.shape[1], seen)
         return Modality(states, seen.bool() & present)
 
     def _drop_modalities(self, audio: Modality, text: Modality) -> Modalities:
@@ -877,23 +976,48 @@ class MerhanModel(MerhanPreTrainedModel):
         return {"audio": audio._replace(mask=audio_mask), "text": text._replace(mask=text_mask)}
 
     def _modality(
-        self, name: str, raw: Tensor | None, mask: Tensor | None, features: Tensor | None, features_mask: Tensor | None
+        self,
+        name: str,
+        raw: dict[str, Tensor | None],
+        mask: Tensor | None,
+        features: Tensor | None,
+        features_mask: Tensor | None,
+        record: Record,
     ) -> Modality | None:
         """The features if there are any, else the output of the backbone for the raw input."""
-        if raw is None and features is None:
+        values = {key: value for key, value in raw.items() if value is not None}
+        for is_absent, its_mask in ((not values, mask), (features is None, features_mask)):
+            if is_absent and its_mask is not None:
+                raise ValueError(f"A mask of {name} was given without its values; give both or neither.")
+        if len(values) + (features is not None) > 1:
+            both = [*values, *([f"{name}_features"] if features is not None else [])]
+            raise ValueError(f"{' and '.join(both)} are alternatives; give one of them.")
+        if not values and features is None:
             return None
         if name not in self.config.modalities:
             raise ValueError(f"This model reads {' and '.join(self.config.modalities)} only; leave out {name}.")
         if features is None:
             if getattr(self, f"{name}_backbone") is None:
                 raise ValueError(f"This model has no {name} backbone; give {name}_features like those of its training.")
-            return self.encode(name, cast(Tensor, raw), mask)
+            (value,) = values.values()
+            return self.encode(name, value, mask, record)
         if hasattr(self, f"{name}_mixing"):
             raise ValueError(
                 f"layer_mixing reads all layers of the {name} backbone; {name}_features hold only the last."
             )
         real = torch.ones(features.shape[:2], device=features.device) if features_mask is None else features_mask
         return Modality(features, real.bool())
+
+
+def _requested(argument: bool | None, default: bool | None) -> bool:
+    return bool(default if argument is None else argument)
+
+
+def _frame_mask(backbone: Any, frames: int, mask: Tensor) -> Tensor:
+    """Convert a mask over samples or spectrogram frames to one over the `frames` of the backbone's output."""
+    if hasattr(backbone, "_get_feature_vector_attention_mask"):
+        return backbone._get_feature_vector_attention_mask(frames, mask)
+    return mask[:, :: mask.shape[1] // frames][:, :frames]  # Whisper's encoder has a convolution of stride 2
 
 
 def _eval_where_frozen(module: nn.Module):
@@ -922,6 +1046,7 @@ class MerhanForSequenceClassification(MerhanPreTrainedModel):
         self.regressor = nn.Linear(config.hidden_size, len(config.dimensions)) if config.dimensions else None
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
         input_values: Tensor | None = None,
@@ -932,21 +1057,37 @@ class MerhanForSequenceClassification(MerhanPreTrainedModel):
         audio_features_mask: Tensor | None = None,
         text_features: Tensor | None = None,
         text_features_mask: Tensor | None = None,
-        labels: Tensor | None = None,  # class ids (batch,), or (batch, num_labels) distributions that sum to 1
+        labels: Tensor | None = None,  # class ids (batch,), -100 = none; or (batch, num_labels) distributions
         dimension_targets: Tensor | None = None,  # (batch, config.dimensions) float, NaN = not annotated
-        output_attentions: bool = False,
+        input_features: Tensor | None = None,
+        inputs_embeds: None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
     ) -> MerhanSequenceClassifierOutput:
         """Inputs as in [`MerhanModel.forward`]."""
-        audio, text = (audio_features, audio_features_mask), (text_features, text_features_mask)
-        raw = input_values, audio_attention_mask, input_ids, attention_mask
-        outputs = self.merhan(*raw, *audio, *text, output_attentions)
+        outputs = self.merhan(
+            input_values=input_values,
+            audio_attention_mask=audio_attention_mask,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            audio_features=audio_features,
+            audio_features_mask=audio_features_mask,
+            text_features=text_features,
+            text_features_mask=text_features_mask,
+            input_features=input_features,
+            inputs_embeds=inputs_embeds,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
         pooled = self.dropout(outputs.pooler_output)
         logits = self.classifier(pooled)
         dimensions = None if self.regressor is None else self.regressor(pooled)
         loss = None if labels is None else emotion_loss(logits, labels, self.config)
         if loss is not None and dimensions is not None and dimension_targets is not None:
             loss = loss + self.config.dimension_weight * concordance_loss(dimensions, dimension_targets)
-        return MerhanSequenceClassifierOutput(loss, logits, dimensions, outputs.pooler_output, outputs.attentions)
+        recorded = outputs.hidden_states, outputs.attentions
+        return MerhanSequenceClassifierOutput(loss, logits, dimensions, outputs.pooler_output, *recorded)
 
 
 def emotion_loss(logits: Tensor, labels: Tensor, config: MerhanConfig, row_weights: Tensor | None = None) -> Tensor:
@@ -956,14 +1097,14 @@ def emotion_loss(logits: Tensor, labels: Tensor, config: MerhanConfig, row_weigh
     gradient does not depend on how a batch is cut into accumulation steps or processes.
 
     Args:
+        labels: class ids, `(batch,)` or `(batch, 1)`, -100 for rows without a label, which do not count; or
+            distributions `(batch, num_labels)` that sum to 1.
         row_weights: a factor on the loss of each row, `(batch,)`.
     """
     log_probabilities = logits.float().log_softmax(dim=-1)
-    num_labels = logits.shape[-1]
-    if labels.dim() == 1:
-        labels = nn.functional.one_hot(labels, num_labels)
-    targets = labels.to(log_probabilities.dtype)
-    targets = (1 - config.label_smoothing) * targets + config.label_smoothing / num_labels
+    targets, known = _targets(labels, logits.shape[-1])
+    targets = targets.to(log_probabilities.dtype)
+    targets = (1 - config.label_smoothing) * targets + config.label_smoothing / logits.shape[-1]
     # CODEPATH: class weights and focal loss are options of the recipe, for training alone.
     if config.class_weights is not None:
         targets = targets * torch.tensor(config.class_weights, device=targets.device)
@@ -972,7 +1113,25 @@ def emotion_loss(logits: Tensor, labels: Tensor, config: MerhanConfig, row_weigh
     losses = -(targets * log_probabilities).sum(dim=-1)
     if row_weights is not None:
         losses = row_weights * losses
-    return losses.mean()
+    if known is None:
+        return losses.mean()
+    return (losses * known).sum() / known.sum().clamp(min=1)
+
+
+def _targets(labels: Tensor, num_labels: int) -> tuple[Tensor, Tensor | None]:
+    """Targets `(batch, num_labels)`, and which rows have one, `(batch,)`; None for distributions, which all do."""
+    is_ids = not labels.is_floating_point()
+    if is_ids and labels.dim() == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if is_ids and labels.dim() == 1:
+        known = labels != -100
+        return nn.functional.one_hot(labels.clamp(min=0), num_labels), known
+    if labels.dim() != 2 or labels.shape[1] != num_labels:
+        raise ValueError(
+            f"labels of shape {tuple(labels.shape)} are neither class ids (batch,) nor distributions "
+            f"(batch, {num_labels})."
+        )
+    return labels, None
 
 
 def concordance_loss(predictions: Tensor, targets: Tensor) -> Tensor:
@@ -1003,29 +1162,33 @@ def _backbone_options(config: Any) -> dict:
     return {"add_pooling_layer": False} if "add_pooling_layer" in accepted else {}
 
 
-def _config_of(backbone: Backbone, source: Any) -> Any:
-    """The config of a backbone; without one, the source is a config of stored features, or None."""
-    return source if backbone is None else backbone.config
-
-
 def _build_backbone(config: dict | PreTrainedConfig | None) -> Backbone:
     """A backbone with random weights; None where features are stored or the modality is not read."""
     if config is None or isinstance(config, MerhanFeaturesConfig):
         return None
-    return AutoModel.from_config(config, **_backbone_options(config))
+    return _encoder_of(AutoModel.from_config(config, **_backbone_options(config)))
 
 
-def _load_backbone(name: str | PreTrainedConfig | None, changes: dict | None, modality: str) -> Backbone:
+def _encoder_of(model: Any) -> Backbone:
+    """The encoder of an encoder-decoder (Whisper, BART, T5); any other model as it is."""
+    return model.get_encoder() if hasattr(model, "encoder") and hasattr(model, "decoder") else model
+
+
+def _load_backbone(
+    name: str | PreTrainedConfig | None, changes: dict | None, modality: str
+) -> tuple[Backbone, PreTrainedConfig | None]:
+    """The backbone of a checkpoint, or a random one of a config; and the config to build it again from."""
     if name is None or isinstance(name, PreTrainedConfig):
-        return _build_backbone(name)
+        return _build_backbone(name), name
     if PreTrainedConfig.get_config_dict(name)[0].get("model_type") == MerhanConfig.model_type:
         return _backbone_of_merhan(name, changes, modality)
     config, unknown = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **(changes or {}))
     if unknown:
         raise ValueError(f"The config of {name!r} has no field {', '.join(unknown)}.")
-    if hasattr(config, "layerdrop"):
-        # LayerDrop leaves parameters without a gradient, on which DDP fails (speechbrain/speechbrain#701, #2340).
-        config.layerdrop = 0.0
+    for field_name in ("layerdrop", "encoder_layerdrop"):
+        if hasattr(config, field_name):
+            # LayerDrop leaves parameters without a gradient, on which DDP fails (speechbrain/speechbrain#701, #2340).
+            setattr(config, field_name, 0.0)
     model, info = AutoModel.from_pretrained(
         name, config=config, dtype=torch.float32, output_loading_info=True, **_backbone_options(config)
     )
@@ -1035,17 +1198,18 @@ def _load_backbone(name: str | PreTrainedConfig | None, changes: dict | None, mo
     own = {name for name, _ in model.named_children()} | {model.base_model_prefix}
     unexpected = [key for key in info["unexpected_keys"] if key.split(".")[0] in own and "position_ids" not in key]
     _require_matching_weights(name, missing, unexpected)
-    return model
+    return _encoder_of(model), config
 
 
-def _backbone_of_merhan(name: str, changes: dict | None, modality: str) -> Backbone:
-    """The backbone of a MER-HAN checkpoint, with the weights that it was trained to."""
+def _backbone_of_merhan(name: str, changes: dict | None, modality: str) -> tuple[Backbone, PreTrainedConfig | None]:
+    """The backbone of a MER-HAN checkpoint, with the weights that it was trained to, and its config."""
     if changes:
         raise ValueError(f"The config of a backbone of {name!r} cannot be changed; leave out {', '.join(changes)}.")
-    backbone = getattr(MerhanModel.from_pretrained(name, dtype=torch.float32), f"{modality}_backbone")
+    model = MerhanModel.from_pretrained(name, dtype=torch.float32)
+    backbone = getattr(model, f"{modality}_backbone")
     if backbone is None:
         raise ValueError(f"The model {name!r} has no {modality} backbone.")
-    return backbone
+    return backbone, getattr(model.config, f"{modality}_config")
 
 
 def _require_matching_weights(name: str, missing: list[str], unexpected: list[str]):

@@ -37,8 +37,9 @@ from transformers.processing_utils import ProcessorMixin
 
 SAMPLING_RATE = 16_000
 _FIELDS = ("audio", "text", "speaker", "context")  # of an utterance
-# Modality -> the model's arguments for its values and its mask.
-_INPUTS = {"audio": ("input_values", "audio_attention_mask"), "text": ("input_ids", "attention_mask")}
+# Modality -> the model's arguments for its values (one of them) and its mask.
+_VALUES = {"audio": ("input_values", "input_features"), "text": ("input_ids",)}
+_MASKS = {"audio": "audio_attention_mask", "text": "attention_mask"}
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
 
 
@@ -296,12 +297,27 @@ class MerhanProcessor(ProcessorMixin):
         self.use_speaker = use_speaker
         self.turn_template = turn_template
         self.trim_silence = trim_silence
+        # Some tokenizers of decoders pad on the left, where padding would shift the positions of the tokens.
+        self.tokenizer.padding_side = "right"
         # The oldest turns come first in the context, so truncation on the left removes them first.
         self.tokenizer.truncation_side = "left"
 
     @property
     def model_input_names(self) -> list[str]:
-        return ["input_values", "audio_attention_mask", "input_ids", "attention_mask"]
+        return [self.audio_input_name, "audio_attention_mask", "input_ids", "attention_mask"]
+
+    @property
+    def audio_input_name(self) -> str:
+        """`input_values` for waveforms, `input_features` for the spectrogram of Whisper or w2v-BERT 2.0."""
+        return self.feature_extractor.model_input_names[0]
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Time between two steps of the audio input: samples, or spectrogram frames."""
+        if self.audio_input_name == "input_values":
+            return 1 / SAMPLING_RATE
+        hop = getattr(self.feature_extractor, "hop_length", 160) * getattr(self.feature_extractor, "stride", 1)
+        return hop / SAMPLING_RATE
 
     def __call__(
         self, audio: Any = None, text: Any = None, speaker: Any = None, context: Any = None, return_tensors: str = "pt"
@@ -393,22 +409,27 @@ class MerhanProcessor(ProcessorMixin):
             return self.turn_template.format(speaker=turn["speaker"], text=words)
         return words
 
-    def pad(self, waveforms: Sequence[np.ndarray | None], tokens: Sequence[list[int] | None]) -> BatchFeature:
+    def pad(
+        self,
+        waveforms: Sequence[np.ndarray | None],
+        tokens: Sequence[list[int] | None],
+        always: Sequence[str] = (),
+    ) -> BatchFeature:
         """Pad decoded sound and token ids, one each per row, to a batch with masks; None = the row lacks the
         modality."""
         batch: dict[str, torch.Tensor] = {}
-        if any(waveform is not None for waveform in waveforms):
+        if "audio" in always or any(waveform is not None for waveform in waveforms):
             silence = np.zeros(round(self.min_seconds * SAMPLING_RATE), dtype=np.float32)
             padded = self.feature_extractor(
                 [silence if waveform is None else waveform for waveform in waveforms],
                 sampling_rate=SAMPLING_RATE,
-                padding=True,
+                padding="max_length" if hasattr(self.feature_extractor, "nb_max_frames") else True,  # Whisper's length
                 return_attention_mask=True,
                 return_tensors="pt",
             )
-            batch["input_values"] = padded["input_values"]
+            batch[self.audio_input_name] = padded[self.audio_input_name]
             batch["audio_attention_mask"] = padded["attention_mask"].long() * _presence(waveforms)
-        if any(ids is not None for ids in tokens):
+        if "text" in always or any(ids is not None for ids in tokens):
             empty = [self.tokenizer.pad_token_id]
             filled = [empty if ids is None else ids for ids in tokens]
             padded = self.tokenizer.pad({"input_ids": filled}, return_tensors="pt")
@@ -418,7 +439,7 @@ class MerhanProcessor(ProcessorMixin):
 
     def _require_readable(self, batch: Mapping[str, torch.Tensor]):
         """Raise ValueError for modalities that the model does not read, and for rows without any."""
-        masks = {name: batch[keys[1]] for name, keys in _INPUTS.items() if keys[1] in batch}
+        masks = {name: batch[key] for name, key in _MASKS.items() if key in batch}
         unread = [name for name in masks if name not in self.modalities]
         if unread:
             raise ValueError(
@@ -526,7 +547,8 @@ class EmotionRecognitionPipeline(Pipeline):
                 name: self._scores(other, self.model(**other).logits) for name, other in remaining.items()
             }
             result["attention"] = outputs.attentions.get("text_to_audio")
-            result["samples"] = batch["input_values"].shape[1]
+            steps = batch["audio_attention_mask"].shape[1]
+            result["duration"] = steps * cast(MerhanProcessor, self.processor).seconds_per_step
         return result
 
     def postprocess(self, outputs: dict[str, Any], top_k: int | None = None, explain: bool = False) -> list[Any]:  # type: ignore[override]
@@ -540,7 +562,7 @@ class EmotionRecognitionPipeline(Pipeline):
 
     def _scores(self, batch: Mapping[str, torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
         """Calibrated scores `(batch, num_labels)`, each row with the temperature of the modalities that it has."""
-        present = {name: batch[keys[1]].any(dim=1).tolist() for name, keys in _INPUTS.items() if keys[1] in batch}
+        present = {name: batch[key].any(dim=1).tolist() for name, key in _MASKS.items() if key in batch}
         modalities = ["+".join(name for name in present if present[name][row]) for row in range(len(logits))]
         temperatures = [self.model.config.temperature.get(names, 1.0) for names in modalities]
         return (logits.float() / logits.new_tensor(temperatures, dtype=torch.float)[:, None]).softmax(dim=-1)
@@ -553,7 +575,7 @@ class EmotionRecognitionPipeline(Pipeline):
             result["contributions"][name] = (scores.max() - others[0, scores.argmax()]).item()
         if outputs.get("attention") is not None:
             attention = outputs["attention"][0].float().mean(dim=0)  # (tokens, frames)
-            duration, frames = outputs["samples"] / SAMPLING_RATE, attention.shape[1]
+            duration, frames = outputs["duration"], attention.shape[1]
             result["seconds"] = [(frame + 0.5) * duration / frames for frame in range(frames)]
             for word, positions in outputs["words"]:
                 result["words"].append({"word": word, "attention": attention[positions].mean(dim=0).tolist()})
@@ -562,7 +584,11 @@ class EmotionRecognitionPipeline(Pipeline):
 
 def _by_modality(batch: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
     """The tensors of each modality that a batch has."""
-    return {name: {key: batch[key] for key in keys} for name, keys in _INPUTS.items() if keys[0] in batch}
+    tensors = {}
+    for name, mask in _MASKS.items():
+        if mask in batch:
+            tensors[name] = {key: batch[key] for key in (*_VALUES[name], mask) if key in batch}
+    return tensors
 
 
 def _utterance(item: Any, **fields: Any) -> dict[str, Any]:

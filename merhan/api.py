@@ -27,6 +27,7 @@ from merhan.evaluation.model_and_data import open_evaluation
 from merhan.hub.model_folder import export_model_folder
 from merhan.hub.publishing import publish
 from merhan.logs import get_logger
+from merhan.models.backbones import check_backbones
 from merhan.models.building import build_model, build_processor
 from merhan.models.inference import load_checkpoint
 from merhan.models.temperature_scaling import calibrate, predict_scores
@@ -164,6 +165,7 @@ def _build(recipe: Recipe, train: pd.DataFrame) -> tuple[MerhanForSequenceClassi
     with PartialState().main_process_first():  # one process downloads, the others read its cache
         processor = build_processor(recipe.model, recipe.data, train)
         model = build_model(recipe.model, labels, train)
+        check_backbones(model, processor, recipe.model)
     return model, processor
 
 

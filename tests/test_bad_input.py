@@ -116,7 +116,6 @@ def edit(folder):
         ("stages.0.epochs=-1", "stages[0].epochs is -1.0, out of its range; it must be above 0"),
         ("trainer.per_device_train_batch_size=0", "must be at least 1"),
         ("trainer.lr_scheduler_type=cosin", "trainer, in stage warmup: cosin is not a valid SchedulerType"),
-        ("trainer.dataloader_persistent_workers=true", "workers must start anew in each epoch"),
         ("data.fold=1", "has no folds; leave data.fold at 0"),
         ("model.audio_config.num_mel_bins=abc", "num_mel_bins"),
         ("model.audio_config.conv_kernel=[5, 5, 5]", "must have equal lengths"),

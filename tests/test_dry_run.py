@@ -55,7 +55,7 @@ def test_the_program_ends_with_one_line(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["train_hf_e2e.py", *words])
     train_hf_e2e.main()
     (line,) = capsys.readouterr().out.splitlines()
-    assert "x builds and trains" in line and "roberta" in line and "7 labels" in line
+    assert "x builds and trains" in line and "tiny bert" in line and "7 labels" in line
     assert "stages warmup (head), finetune (head, text)" in line
 
 

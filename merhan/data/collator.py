@@ -34,7 +34,8 @@ class Collator:
                 batch[f"{name}_features"], batch[f"{name}_features_mask"] = pad_features(features)
         if columns:
             empty = [None] * len(examples)
-            batch |= self.processor.pad(columns.get("audio", empty), columns.get("text", empty))
+            # A modality that no row of the batch has is padded too: see `_read_features` of the data set.
+            batch |= self.processor.pad(columns.get("audio", empty), columns.get("text", empty), always=list(columns))
         return batch
 
 

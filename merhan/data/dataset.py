@@ -78,7 +78,8 @@ class EmotionDataset(Dataset):
         self.augmentation = augmentation or AugmentationRecipe()
         self.transcript_noise = transcript_noise
         self.seed = seed
-        self.epoch = 0
+        # In shared memory, so that persistent workers of a data loader see the epoch that their process sets.
+        self._epoch = torch.zeros(1, dtype=torch.long).share_memory_()
         # Modality -> one .npy file per row, read in place of the raw input; filled by merhan.training.feature_cache.
         self.features: dict[str, list[Path | None]] = {}
         # The same for the modalities that no backbone reads: the feature columns of the manifest.
@@ -94,6 +95,15 @@ class EmotionDataset(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def epoch(self) -> int:
+        """Number of the epoch, from which augmentation and word errors are drawn."""
+        return int(self._epoch)
+
+    @epoch.setter
+    def epoch(self, number: int):
+        self._epoch.fill_(number)
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         example: dict[str, Any] = {"labels": self.targets[index]}
         if self.extras:
@@ -102,7 +112,7 @@ class EmotionDataset(Dataset):
             example["dimension_targets"] = self.dimensions[index]
         features = self.manifest_features | self.features
         for name, files in features.items():
-            example[f"{name}_features"] = _read_features(files[index])
+            example[f"{name}_features"] = _read_features(files, index)
         if "audio" in self.modalities and "audio" not in features:
             example["audio"] = self._audio(index)
         if "text" in self.modalities and "text" not in features:
@@ -225,7 +235,15 @@ def dialogue_context(rows: pd.DataFrame, turns: int) -> dict[str, list[dict[str,
     return contexts
 
 
-def _read_features(file: str | Path | None) -> np.ndarray | None:
-    if not file:
+def _read_features(files: Sequence[Path | str | None], index: int) -> np.ndarray | None:
+    """The vectors of a row, `(length, width)`; `(0, width)` for a row without; None if no row of the data set has any.
+
+    So the shapes of a batch do not depend on what its rows have, on which DDP with gradient checkpointing fails.
+    """
+    file = files[index]
+    if file:
+        return read_features(file)
+    some = next((other for other in files if other), None)
+    if some is None:
         return None
-    return read_features(file)
+    return np.zeros((0, read_features(some).shape[1]), dtype=np.float32)

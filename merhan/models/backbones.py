@@ -2,15 +2,17 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, PreTrainedConfig
+import torch
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoTokenizer, PreTrainedConfig
 
 from merhan.data.stored_features import feature_width
 from merhan.errors import InputError
 from merhan.models.tiny_backbones import tiny_audio, tiny_text
 from merhan.recipe.schema import ModelRecipe
-from modeling_merhan import MerhanAudioConfig, MerhanConfig, MerhanFeaturesConfig
-from processing_merhan import MerhanProcessor
+from modeling_merhan import MerhanAudioConfig, MerhanConfig, MerhanFeaturesConfig, MerhanForSequenceClassification
+from processing_merhan import SAMPLING_RATE, MerhanProcessor
 
 
 def audio_source(recipe: ModelRecipe, train: pd.DataFrame) -> str | PreTrainedConfig | None:
@@ -54,11 +56,57 @@ def load_feature_extractor(name: str) -> Any:
 
 
 def load_tokenizer(name: str) -> Any:
-    """The tokenizer of a text checkpoint, limited to the tokens that its model has positions for."""
+    """The tokenizer of a text checkpoint, limited to the tokens that its model has positions for.
+
+    Raises:
+        ValueError: the tokenizer has no padding token.
+    """
     if _is_merhan(name):
         return MerhanProcessor.from_pretrained(name, trust_remote_code=False).tokenizer
     tokenizer = AutoTokenizer.from_pretrained(name)
-    limit = AutoConfig.from_pretrained(name).max_position_embeddings
-    # RoBERTa counts positions from its padding id on, so that two of its position embeddings are never used.
-    tokenizer.model_max_length = min(tokenizer.model_max_length, limit - 2)
+    if tokenizer.pad_token_id is None:
+        raise ValueError(f"the tokenizer of {name!r} has no padding token; choose a model whose tokenizer has one.")
+    limit = position_limit(AutoConfig.from_pretrained(name))
+    if limit is not None:
+        tokenizer.model_max_length = min(tokenizer.model_max_length, limit)
     return tokenizer
+
+
+def position_limit(config: PreTrainedConfig) -> int | None:
+    """The maximum number of tokens that a text model has positions for; None for relative positions (T5, XLNet)."""
+    limit = getattr(config, "max_position_embeddings", None)
+    if not isinstance(limit, int) or limit < 1:
+        return None
+    with torch.device("meta"):
+        model = AutoModel.from_config(config)
+    for name, module in model.named_modules():
+        # RoBERTa and its kind count positions from behind the padding id, so the first ones are never used.
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            return limit - module.padding_idx - 1
+    return limit
+
+
+def check_backbones(model: MerhanForSequenceClassification, processor: MerhanProcessor, recipe: ModelRecipe):
+    """Run each backbone once on two rows of different lengths, so that one that cannot be used is found at once.
+
+    Raises:
+        InputError: names the recipe's key, the backbone and its family.
+    """
+    rng = np.random.default_rng(0)
+    sounds = [rng.standard_normal(round(seconds * SAMPLING_RATE)).astype(np.float32) for seconds in (1.0, 0.6)]
+    texts = [processor.encode_text(text) for text in ("one two three four", "one")]
+    model.eval()
+    for modality in recipe.backbones:
+        audio, text = (sounds, [None, None]) if modality == "audio" else ([None, None], texts)
+        values, mask = processor.pad(audio, text).values()
+        backbone = getattr(model.merhan, f"{modality}_backbone")
+        try:
+            with torch.no_grad():
+                encoded = model.merhan.encode(modality, values, mask)
+                model.merhan.fusion({modality: encoded})
+        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+            name, reason = getattr(recipe, f"{modality}_backbone"), " ".join(str(error).split())[:300]
+            raise InputError(
+                f"model.{modality}_backbone: {name!r} (family {backbone.config.model_type}) cannot encode {modality}: "
+                f"{reason}; choose another backbone."
+            ) from error

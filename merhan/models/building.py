@@ -73,6 +73,7 @@ def build_processor(recipe: ModelRecipe, data: DataRecipe, train: pd.DataFrame) 
             feature_extractor = load_feature_extractor(audio)
         if isinstance(text, str):
             tokenizer = load_tokenizer(text)
+    _check_length(feature_extractor, recipe, data)
     if feature_extractor.sampling_rate != SAMPLING_RATE:
         raise InputError(
             f"model.audio_backbone: {audio!r} reads {feature_extractor.sampling_rate} Hz; choose one that reads 16000."
@@ -88,6 +89,16 @@ def build_processor(recipe: ModelRecipe, data: DataRecipe, train: pd.DataFrame) 
         context_turns=data.context_turns,
         use_speaker=data.use_speaker,
     )
+
+
+def _check_length(feature_extractor: Any, recipe: ModelRecipe, data: DataRecipe):
+    """Whisper reads a fixed length, and silently cuts what is longer."""
+    longest = getattr(feature_extractor, "chunk_length", None)
+    if isinstance(longest, int) and (data.max_seconds is None or data.max_seconds > longest):
+        raise InputError(
+            f"data.max_seconds is {data.max_seconds}, and {recipe.audio_backbone!r} reads at most {longest} s; set it "
+            f"to {longest} or less."
+        )
 
 
 def balanced_weights(labels: pd.Series, order: Sequence[str]) -> list[float]:

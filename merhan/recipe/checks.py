@@ -42,7 +42,6 @@ _RESERVED = {
     "hub_model_id": "use hub.repo_id",
     "resume_from_checkpoint": "use --resume",
     "remove_unused_columns": "the model reads every column of a batch",
-    "dataloader_persistent_workers": "workers must start anew in each epoch to draw its augmentation",
 }
 _TRAINING_ARGUMENTS = {item.name for item in fields(TrainingArguments)}
 _BATCH_SIZES = ("per_device_train_batch_size", "per_device_eval_batch_size")

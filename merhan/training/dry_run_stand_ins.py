@@ -9,21 +9,31 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import soundfile
+from transformers import PreTrainedConfig
 
 from merhan.data.corpora.base import corpus_reader
 from merhan.data.corpora.demo_corpus import EMOTIONS, say, speak
 from merhan.data.protocols import named_protocol, protocol_labels, require_fold
-from merhan.models.tiny_backbones import tiny_audio, tiny_text
+from merhan.errors import InputError
+from merhan.logs import get_logger
+from merhan.models.tiny_backbones import AUDIO_FAMILIES, TEXT_FAMILIES, tiny_audio, tiny_text
 from merhan.names import DIMENSIONS
 from merhan.recipe.schema import BUILT_IN_BACKBONES, DataRecipe, ModelRecipe, Recipe
 from processing_merhan import SAMPLING_RATE
 
 
+logger = get_logger(__name__)
+
 # A backbone belongs to the longest family name that its own name contains; the first one stands for any other.
-FAMILIES = {
-    "audio": ("wav2vec2", "hubert", "wavlm"),
-    "text": ("roberta", "bert", "distilbert", "xlm-roberta", "electra"),
+FAMILIES = {"audio": tuple(AUDIO_FAMILIES), "text": tuple(TEXT_FAMILIES)}
+# What the names of checkpoints call a family, where it is not its `model_type`.
+_ALIASES = {
+    "w2v-bert": "wav2vec2-bert",
+    "data2vec": "data2vec-audio",
+    "deberta-v3": "deberta-v2",
+    "gemma": "gemma3_text",
 }
+_ALIASES |= {"qwen": "qwen3", "mms": "wav2vec2", "xlsr": "wav2vec2", "xls-r": "wav2vec2", "minilm": "bert"}
 SPEAKERS = 4  # per split
 
 
@@ -110,6 +120,27 @@ def _votes(label: str, other: str) -> str:
 
 
 def _family(name: str, modality: str) -> str:
+    """The family of a backbone: the `model_type` of its config where that can be read, else what its name says."""
     known = FAMILIES[modality]
-    matching = [family for family in known if family in name.lower()]
-    return max(matching, key=len, default=known[0])
+    model_type = _model_type(name)
+    if model_type in known:
+        return model_type
+    if model_type not in (None, "merhan"):
+        raise InputError(
+            f"model.{modality}_backbone: {name!r} is of the family {model_type}, of which a dry run has no stand-in; "
+            f"train a few steps on your data instead (trainer.max_steps)."
+        )
+    words = {**{family: family for family in known}, **_ALIASES}
+    matching = [word for word, family in words.items() if word in name.lower() and family in known]
+    if not matching:
+        logger.warning(f"{name!r} is not on this machine, and its name tells no family; {known[0]} stands in for it")
+        return known[0]
+    return words[max(matching, key=len)]
+
+
+def _model_type(name: str) -> str | None:
+    """What the config of a folder or of a downloaded checkpoint says; None for what is not on this machine."""
+    try:
+        return PreTrainedConfig.get_config_dict(name, local_files_only=True)[0].get("model_type")
+    except (OSError, ValueError):
+        return None

@@ -85,7 +85,8 @@ def _compute(model: MerhanModel, dataset: EmotionDataset, modality: str, row: in
     tokens = dataset.tokens[row] if modality == "text" else None
     values, mask = list(dataset.processor.pad([waveform], [tokens]).to(device).values())
     with torch.no_grad():
-        states = model.encode(modality, values, mask).states[0].half().cpu().numpy()
+        encoded = model.encode(modality, values, mask)
+        states = encoded.states[0][encoded.mask[0]].half().cpu().numpy()  # without padding, as Whisper's to 30 s
     if not np.isfinite(states).all():
         raise InputError(
             f"{dataset.rows['utterance_id'].iloc[row]!r}: its {modality} features exceed the range of half precision; "

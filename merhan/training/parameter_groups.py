@@ -12,8 +12,8 @@ from merhan.names import MODALITIES
 from modeling_merhan import MerhanForSequenceClassification
 
 
-# Number of the layer in a parameter's name, as wav2vec2, BERT, DistilBERT and the light backbone have it.
-_LAYER = re.compile(r"merhan\.\w+_backbone\.(?:(?:encoder|transformer)\.)?layers?\.(\d+)\.")
+# Number of the layer in a parameter's name, as wav2vec2, BERT, DistilBERT, T5 and the light backbone have it.
+_LAYER = re.compile(r"merhan\.\w+_backbone\.(?:(?:encoder|transformer)\.)*(?:layers?|block)\.(\d+)\.")
 
 
 def parameter_group(name: str) -> str:

@@ -12,6 +12,7 @@ from transformers import EvalPrediction, Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from merhan.data.dataset import EmotionDataset
+from merhan.errors import InputError
 from merhan.logs import get_logger
 from merhan.metrics.classification import EmotionMetrics
 from merhan.models.inference import require_finite_logits
@@ -19,7 +20,7 @@ from merhan.names import SCORE_TITLES, SCORES
 from merhan.training.ema import AveragingCallback, averaged_weights, load_average, save_average, weight_average
 from merhan.training.parameter_groups import parameter_groups
 from merhan.training.sampling import LengthBucketSampler
-from modeling_merhan import MerhanForSequenceClassification, emotion_loss
+from modeling_merhan import MerhanForSequenceClassification, MerhanFusion, MerhanModel, emotion_loss
 
 
 logger = get_logger(__name__)
@@ -57,8 +58,11 @@ class MerhanTrainer(Trainer):
         self.layer_decay = layer_decay
         self.sampler = sampler
         super().__init__(*args, **{"compute_metrics": partial(compute_metrics, num_labels=num_labels), **kwargs})
+        self.mean_rows = float(self.args.per_device_train_batch_size)  # of the batches of an optimizer step
         self.average: AveragedModel | None = None
         if ema_decay is not None:
+            if self.is_fsdp_enabled:
+                raise InputError("ema_decay: is not supported under FSDP, which shards the weights; remove the key.")
             self.average = weight_average(self.model, ema_decay)
             self.add_callback(AveragingCallback(self.average))
         self._replace_progress_callbacks()
@@ -85,13 +89,31 @@ class MerhanTrainer(Trainer):
         return self.optimizer
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
-        """The model's loss, with the loss of each row multiplied by its `row_weights` if the batch has them."""
+        """The model's loss, so that every row of an optimizer step weighs the same, times its `row_weights` if any."""
         weights = inputs.pop("row_weights", None)
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if weights is not None:
             # Added to the model's loss and not computed anew, because that may hold further terms.
             loss = loss + emotion_loss(outputs.logits, inputs["labels"], self.model.config, weights - 1)
+        if model.training and len(inputs["labels"]) != self.mean_rows:
+            loss = loss * (len(inputs["labels"]) / self.mean_rows)
         return (loss, outputs) if return_outputs else loss
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """The batches of an optimizer step. Trainer averages their losses, so that of a shorter one must count less."""
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if batches:
+            self.mean_rows = sum(len(batch["labels"]) for batch in batches) / len(batches)
+        return batches, num_items
+
+    def get_decay_parameter_names(self, model) -> list[str]:
+        """As transformers: no biases and norms; and no learned tokens and mixing weights, whose zero means nothing."""
+        raw = set()
+        for prefix, module in model.named_modules():
+            if isinstance(module, MerhanFusion | MerhanModel):
+                names = [name for name, _ in module.named_parameters(recurse=False)]
+                raw |= {f"{prefix}.{name}" if prefix else name for name in names}
+        return [name for name in super().get_decay_parameter_names(model) if name not in raw]
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         """Validation metrics, of the averaged weights if there are any."""
@@ -102,10 +124,11 @@ class MerhanTrainer(Trainer):
         """Zero: transformers counts the tokens of one input, and a batch here has two, or features."""
         return 0
 
-    def _save_optimizer_and_scheduler(self, output_dir: str):
-        super()._save_optimizer_and_scheduler(output_dir)
-        if self.average is not None and self.args.should_save:
-            save_average(self.average, output_dir)
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False):
+        """Save the model, and in a checkpoint also the average, which the end of the training may read."""
+        super().save_model(output_dir, _internal_call)
+        if _internal_call and self.average is not None and self.args.should_save:
+            save_average(self.average, str(output_dir or self.args.output_dir))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None):
         super()._load_optimizer_and_scheduler(checkpoint)

@@ -1,0 +1,191 @@
+"""Every family of backbones that people use, tiny: build, pad, reload, train; and what padding does to a row."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import LABELS
+
+from merhan.data.collator import Collator
+from merhan.data.dataset import EmotionDataset
+from merhan.errors import InputError
+from merhan.models.adapters import add_adapters, merge_adapters
+from merhan.models.backbones import check_backbones, load_tokenizer, position_limit
+from merhan.models.building import build_model, build_processor
+from merhan.models.tiny_backbones import AUDIO_FAMILIES, TEXT_FAMILIES, TEXT_POSITIONS, tiny_audio, tiny_text
+from merhan.recipe.schema import DataRecipe, ModelRecipe, StageRecipe
+from merhan.training.feature_cache import use_cached_features
+from merhan.training.parameter_groups import layers_above, set_trainable
+from merhan.training.stage import train_stage
+from modeling_merhan import MerhanForSequenceClassification
+
+
+DATA = DataRecipe(max_seconds=2.0)
+# Families that mix padding into real frames upstream, by a convolution or pooling over time that ignores the mask.
+LEAKING = {"wav2vec2-conformer", "data2vec-audio", "sew", "sew-d"}
+# Parameters that upstream never uses: the SpecAugment vector without SpecAugment, and a convolution of the conformer.
+UNUSED = ("masked_spec_embed", "pos_conv_embed")
+SHARED_LAYERS = {"albert"}  # all layers have the same weights, so none can have a learning rate of its own
+GROUP_NORM = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat", "sew", "sew-d")
+AUDIO = [(family, {}) for family in AUDIO_FAMILIES]
+AUDIO += [(family, {"feat_extract_norm": "group", "do_stable_layer_norm": False}) for family in GROUP_NORM]
+TWO_STEPS = {"report_to": "none", "max_steps": 2, "warmup_steps": 0, "load_best_model_at_end": False}
+TEXTS = ["one two three four five six seven eight nine ten", "one two"]
+
+
+def audio_parts(demo, family: str, **fields):
+    """Model and processor of speech alone over a tiny checkpoint."""
+    return parts(
+        demo, ModelRecipe(audio_backbone=str(tiny_audio(family, seconds=2, **fields)), config={"hidden_size": 32})
+    )
+
+
+def text_parts(demo, family: str):
+    """Model and processor of text alone over a tiny checkpoint."""
+    return parts(demo, ModelRecipe(text_backbone=str(tiny_text(demo["text"], family)), config={"hidden_size": 32}))
+
+
+def parts(demo, recipe: ModelRecipe):
+    torch.manual_seed(0)
+    model, processor = build_model(recipe, LABELS, demo), build_processor(recipe, DATA, demo)
+    with torch.no_grad():
+        for parameter in model.merhan.fusion.parameters():
+            parameter.mul_(3)  # so that differences of the backbone's output reach the logits
+    return recipe, model.eval(), processor
+
+
+def sounds() -> list[dict]:
+    rng = np.random.default_rng(0)
+    return [{"array": 0.1 * rng.standard_normal(size), "sampling_rate": 16_000} for size in (30_000, 13_000)]
+
+
+def require_family(recipe, model, processor, inputs: dict, tmp_path, leaks: bool = False):
+    """What holds for every family: see the assertions."""
+    check_backbones(model, processor, recipe)
+    batch = processor(**inputs)
+    with torch.no_grad():
+        together = model(**batch).logits
+        alone = model(**processor(**{name: values[1] for name, values in inputs.items()})).logits
+    assert together.isfinite().all()
+    difference = (together[1:] - alone).abs().max().item()
+    assert (difference > 1e-5) == leaks, f"a row alone and the same row padded differ by {difference:.1e}"
+
+    model.save_pretrained(tmp_path / "model")
+    again = MerhanForSequenceClassification.from_pretrained(tmp_path / "model").eval()
+    with torch.no_grad():
+        assert torch.equal(again(**batch).logits, together), "fresh and reloaded give the same logits"
+
+    (modality,) = model.config.modalities
+    rates = {"head": 1e-3, modality: 1e-3}
+    set_trainable(model, rates, freeze_feature_encoder=False)
+    model.train()
+    model(**batch, labels=torch.tensor([0, 1])).loss.backward()
+    backbone = getattr(model.merhan, f"{modality}_backbone")
+    without = [name for name, one in backbone.named_parameters() if one.requires_grad and one.grad is None]
+    assert not [name for name in without if not any(part in name for part in UNUSED)], "every parameter gets a gradient"
+    if backbone.config.model_type not in SHARED_LAYERS:
+        assert max(layers_above(model, modality).values()) >= 1, "layers are told apart, for layer decay"
+    merge_adapters(add_adapters(model, {modality: {"r": 2}}, [modality]))
+
+
+@pytest.mark.parametrize(
+    ("family", "fields"), AUDIO, ids=[f"{name}{'-group' * bool(fields)}" for name, fields in AUDIO]
+)
+def test_speech(family, fields, demo, tmp_path):
+    recipe, model, processor = audio_parts(demo, family, **fields)
+    require_family(recipe, model, processor, {"audio": sounds()}, tmp_path, leaks=family in LEAKING)
+
+
+@pytest.mark.parametrize("family", TEXT_FAMILIES)
+def test_text(family, demo, tmp_path):
+    recipe, model, processor = text_parts(demo, family)
+    require_family(recipe, model, processor, {"text": TEXTS}, tmp_path)
+
+
+@pytest.mark.parametrize("family", GROUP_NORM)
+def test_group_norm_ignores_padding_and_changes_nothing_else(family, demo):
+    """Upstream, statistics over padding make real frames too large; without padding ours equal upstream's."""
+    from transformers import AutoModel
+
+    path = tiny_audio(family, seconds=2, feat_extract_norm="group", do_stable_layer_norm=False)
+    upstream = AutoModel.from_pretrained(path).eval()
+    _, model, _ = audio_parts(demo, family, feat_extract_norm="group", do_stable_layer_norm=False)
+    values = torch.randn(2, 16_000, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(2, 16_000, dtype=torch.long)
+    with torch.no_grad():
+        expected = upstream(values, attention_mask=mask).last_hidden_state
+        assert torch.allclose(model.merhan.encode("audio", values, mask).states, expected, atol=1e-5)
+        mask[1, 5_000:] = 0
+        padded = model.merhan.encode("audio", values * mask, mask)
+        alone = upstream(values[1:, :5_000], attention_mask=mask[1:, :5_000]).last_hidden_state[0]
+        before = upstream(values * mask, attention_mask=mask).last_hidden_state[1, : len(alone)]
+    assert padded.mask[1].sum() == len(alone)
+    assert torch.allclose(padded.states[1][padded.mask[1]], alone, atol=1e-5)
+    assert (before - alone).abs().max() > 1e-3, "which upstream does not give"
+
+
+@pytest.mark.parametrize("layer_mixing", [False, True])
+@pytest.mark.parametrize("family", ["whisper", "wav2vec2-bert"])
+def test_spectrogram_encoders_train_both_stages(family, layer_mixing, demo, tmp_path):
+    from merhan.recipe.schema import Recipe
+
+    backbone = str(tiny_audio(family, seconds=2))
+    config = {"hidden_size": 32, "intermediate_size": 32, "layer_mixing": layer_mixing}
+    model_recipe = ModelRecipe(audio_backbone=backbone, text_backbone="tiny", config=config)
+    stages = [
+        StageRecipe("warmup", 1, {"head": 1e-3}, cache_features=not layer_mixing),
+        StageRecipe("finetune", 1, {"head": 1e-3, "audio": 1e-3, "text": 1e-3}),
+    ]
+    recipe = Recipe("x", model=model_recipe, stages=stages, trainer=TWO_STEPS)
+    _, model, processor = parts(demo, model_recipe)
+    rows = demo.groupby("label").head(4)
+    data = [EmotionDataset(rows, processor, model.config.label2id, ["audio", "text"]) for _ in range(2)]
+    for number, stage in enumerate(stages):
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        model = train_stage(recipe, stage, number, model, processor, *data, tmp_path / stage.name)
+        moved = {
+            name.split(".")[1] for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])
+        }
+        assert moved
+        assert ("audio_backbone" in moved) == (stage.name == "finetune")
+
+
+@pytest.mark.parametrize("family", ["whisper", "wav2vec2-bert", "wav2vec2"])
+def test_cached_features_are_those_of_the_batch(family, demo):
+    _, model, processor = audio_parts(demo, family, **({"feat_extract_norm": "group"} if family == "wav2vec2" else {}))
+    rows = demo.head(4)
+    data, cached = (EmotionDataset(rows, processor, model.config.label2id, ["audio"]) for _ in range(2))
+    use_cached_features(model.merhan, cached, "audio", torch.device("cpu"))
+    collate = Collator(processor)
+    with torch.no_grad():
+        fresh, read = (model(**collate([one[row] for row in range(4)])).logits for one in (data, cached))
+    assert torch.allclose(fresh, read, atol=2e-2), "but for half precision"
+
+
+def test_whisper_refuses_more_than_it_reads(demo):
+    recipe = ModelRecipe(audio_backbone=str(tiny_audio("whisper", seconds=2)))
+    for longest in (None, 12.0):
+        with pytest.raises(InputError, match="data.max_seconds .* reads at most 2 s"):
+            build_processor(recipe, DataRecipe(max_seconds=longest), demo)
+
+
+@pytest.mark.parametrize(
+    ("family", "limit"),
+    [("bert", 0), ("roberta", 2), ("camembert", 2), ("mpnet", 2), ("distilbert", 0), ("bart", 0), ("t5", None)],
+)
+def test_positions_are_read_from_the_model(family, limit, demo):
+    """RoBERTa and its kind lose two positions to their padding id, BERT none, T5 has no limit."""
+    from transformers import AutoConfig
+
+    path = str(tiny_text(demo["text"], family))
+    expected = None if limit is None else TEXT_POSITIONS - limit
+    assert position_limit(AutoConfig.from_pretrained(path)) == expected
+    assert load_tokenizer(path).model_max_length <= TEXT_POSITIONS
+
+
+def test_a_backbone_that_cannot_encode_is_refused_by_key_and_family(demo):
+    recipe, model, processor = text_parts(demo, "bert")
+    model.merhan.text_backbone.forward = lambda *args, **kwargs: (_ for _ in ()).throw(TypeError("no such argument"))
+    with pytest.raises(InputError, match=r"model.text_backbone: .*family bert.* cannot encode text: no such argument"):
+        check_backbones(model, processor, replace(recipe))

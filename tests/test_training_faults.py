@@ -1,0 +1,114 @@
+"""Faults of training that were found in use, each with the case that showed it."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import LABELS
+from test_training import without_chance
+from torch.utils.data import DataLoader
+from transformers import TrainingArguments
+
+from merhan.data.collator import Collator
+from merhan.data.dataset import EmotionDataset
+from merhan.recipe.schema import AugmentationRecipe, Recipe, StageRecipe
+from merhan.training.stage import train_stage
+from merhan.training.trainer import MerhanTrainer
+
+
+LABEL2ID = {label: number for number, label in enumerate(LABELS)}
+RATES = {"head": 1e-3, "audio": 1e-3, "text": 1e-3}
+
+
+def dataset(demo, processor, size: int, **options) -> EmotionDataset:
+    rows = demo.groupby("label").head(-(-size // 4)).head(size)
+    return EmotionDataset(rows, processor, LABEL2ID, ["audio", "text"], **options)
+
+
+def trainer_of(model, processor, data, folder, **options) -> MerhanTrainer:
+    options = {
+        "report_to": "none",
+        "remove_unused_columns": False,
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        **options,
+    }
+    arguments = TrainingArguments(folder, **options)
+    return MerhanTrainer(
+        model, arguments, learning_rates=RATES, num_labels=4, train_dataset=data, data_collator=Collator(processor)
+    )
+
+
+def test_a_moving_average_works_with_checkpoints_of_weights_alone(trained_like, processor, demo, tmp_path):
+    """It was written with the optimizer, so `save_only_model` failed at the end of the training."""
+    options = {"report_to": "none", "save_only_model": True, "per_device_train_batch_size": 4}
+    recipe = Recipe("x", ema_decay=0.9, trainer=options)
+    data = dataset(demo, processor, 8)
+    model = train_stage(recipe, StageRecipe("one", 2, RATES), 0, trained_like, processor, data, data, tmp_path / "one")
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+    assert list((tmp_path / "one").glob("checkpoint-*/ema.safetensors"))
+    assert not list((tmp_path / "one").glob("checkpoint-*/optimizer.pt"))
+
+
+@pytest.mark.parametrize(("rows", "batch", "accumulation"), [(14, 4, 2), (14, 2, 4), (7, 2, 2), (5, 4, 2)])
+def test_every_row_weighs_the_same_in_an_incomplete_step(
+    rows, batch, accumulation, trained_like, processor, demo, tmp_path
+):
+    """14 rows in batches of 4, two of which make a step: the last step has 4 and 2 rows, and 2 rows counted as 4."""
+    without_chance(trained_like)
+    data = dataset(demo, processor, rows)
+    options = {"max_steps": -(-rows // (batch * accumulation)), "max_grad_norm": 0.0, "optim": "sgd"}
+    options |= {"gradient_accumulation_steps": accumulation, "per_device_train_batch_size": batch}
+    trainer = trainer_of(trained_like, processor, data, tmp_path, **options)
+    gradients = []
+
+    def keep(*_):
+        gradients.append(trained_like.classifier.bias.grad.clone())
+
+    trainer.create_optimizer()
+    trainer.optimizer.register_step_pre_hook(keep)
+    trainer.learning_rates = dict.fromkeys(RATES, 0.0)
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = 0.0
+    trainer.train()
+    order = list(trainer._get_train_sampler())
+    last = order[(len(order) - 1) // (batch * accumulation) * batch * accumulation :]
+    trained_like.zero_grad()
+    collated = Collator(processor)([data[row] for row in last])
+    trained_like(**collated).loss.backward()
+    assert torch.allclose(gradients[-1], trained_like.classifier.bias.grad, atol=1e-5)
+
+
+def test_learned_tokens_and_mixing_weights_do_not_decay(trained_like, processor, demo, tmp_path):
+    trainer = trainer_of(trained_like, processor, dataset(demo, processor, 4), tmp_path, weight_decay=0.1)
+    decayed = set(trainer.get_decay_parameter_names(trained_like))
+    assert not [name for name in decayed if "missing_" in name or "_mixing" in name]
+    assert "classifier.weight" in decayed and "merhan.fusion.audio_projection.weight" in decayed
+
+
+def test_persistent_workers_draw_the_augmentation_of_their_epoch(processor, demo):
+    """A copy of the epoch's number in each worker would freeze the augmentation."""
+    recipe = AugmentationRecipe(gain=[-20.0, 20.0])
+    data = dataset(demo, processor, 4, augmentation=recipe)
+    loader = DataLoader(data, batch_size=4, collate_fn=list, num_workers=1, persistent_workers=True)
+    for epoch in range(3):
+        data.epoch = epoch
+        (batch,) = list(loader)
+        for index, example in enumerate(batch):
+            assert np.array_equal(example["audio"], data[index]["audio"])
+
+
+def test_the_keys_of_a_batch_do_not_depend_on_what_its_rows_have(trained_like, processor, demo):
+    """Two processes with gradient checkpointing failed where one had a batch without text."""
+    rows = demo.groupby("label").head(1)
+    mixed = EmotionDataset(rows, processor, LABEL2ID, ["audio", "text"])
+    silent = EmotionDataset(rows.assign(audio=""), processor, LABEL2ID, ["audio", "text"])
+    wordless = EmotionDataset(rows.assign(text=""), processor, LABEL2ID, ["audio", "text"])
+    collate = Collator(processor)
+    batches = [collate([data[row] for row in range(4)]) for data in (mixed, silent, wordless)]
+    assert set(batches[0]) == set(batches[1]) == set(batches[2])
+    assert not batches[1]["audio_attention_mask"].any() and not batches[2]["attention_mask"].any()
+    trained_like.eval()
+    with torch.no_grad():
+        masked = trained_like(**batches[1]).logits
+        absent = trained_like(**{key: batches[1][key] for key in ("input_ids", "attention_mask")}).logits
+    assert torch.allclose(masked, absent, atol=1e-5), "a masked modality is a missing one"
