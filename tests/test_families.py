@@ -1,6 +1,8 @@
 """Every family of backbones that people use, tiny: build, pad, reload, train; and what padding does to a row."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -189,3 +191,11 @@ def test_a_backbone_that_cannot_encode_is_refused_by_key_and_family(demo):
     model.merhan.text_backbone.forward = lambda *args, **kwargs: (_ for _ in ()).throw(TypeError("no such argument"))
     with pytest.raises(InputError, match=r"model.text_backbone: .*family bert.* cannot encode text: no such argument"):
         check_backbones(model, processor, replace(recipe))
+
+
+def test_the_page_of_backbones_lists_what_was_tested():
+    page = (Path(__file__).parent.parent / "docs" / "backbones.md").read_text(encoding="utf-8")
+    for title, families, leaking in (("## Speech", AUDIO_FAMILIES, LEAKING), ("## Text", TEXT_FAMILIES, set())):
+        table = page.split(title)[1].split("\n## ")[0]
+        rows = dict(re.findall(r"^\| `([\w-]+)` \| .* \| (yes|no)\b.* \|$", table, re.MULTILINE))
+        assert rows == {family: "no" if family in leaking else "yes" for family in families}
