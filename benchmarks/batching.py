@@ -2,8 +2,8 @@
 
     python benchmarks/batching.py
 
-With the mask all kinds are exact to float precision. The first convolution of group-norm backbones (wav2vec2-base,
-HuBERT-base, WavLM-base) normalises over padding too upstream; here it takes its statistics from the real frames of a row.
+With the mask all kinds are exact to float precision. Upstream, the first convolution of group-norm backbones
+(wav2vec2-base, HuBERT-base, WavLM-base) normalises over padding too; here over the real frames of a row alone.
 """
 
 import argparse
