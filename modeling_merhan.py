@@ -898,7 +898,7 @@ class MerhanModel(MerhanPreTrainedModel):
         text_features: Tensor | None = None,  # (batch, tokens, text_width), as audio_features
         text_features_mask: Tensor | None = None,  # (batch, tokens)
         input_features: Tensor | None = None,  # in place of input_values: the spectrogram of Whisper, w2v-BERT 2.0, ...
-        inputs_embeds: None = None,  # not supported
+        inputs_embeds: None = None,  # not supported; peft passes None
         output_attentions: bool | None = None,  # return attention maps by name, under any attention implementation
         output_hidden_states: bool | None = None,  # return hidden states by name
     ) -> MerhanModelOutput:
@@ -1125,7 +1125,7 @@ def _targets(labels: Tensor, num_labels: int) -> tuple[Tensor, Tensor | None]:
         labels = labels[:, 0]
     if is_ids and labels.dim() == 1:
         known = labels != -100
-        return nn.functional.one_hot(labels.clamp(min=0), num_labels), known
+        return nn.functional.one_hot(labels.where(known, 0), num_labels), known
     if labels.dim() != 2 or labels.shape[1] != num_labels:
         raise ValueError(
             f"labels of shape {tuple(labels.shape)} are neither class ids (batch,) nor distributions "

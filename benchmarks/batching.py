@@ -50,7 +50,7 @@ def residuals(config) -> tuple[float, float]:
     alone = torch.cat([model(wave[None]).pooler_output for wave in waves])
     masked = model(batch, mask).pooler_output
     unmasked = model(batch).pooler_output
-    return tuple(((found - alone).abs().max() / alone.std()).item() for found in (masked, unmasked))
+    return tuple(((pooled - alone).abs().max() / alone.std()).item() for pooled in (masked, unmasked))
 
 
 if __name__ == "__main__":

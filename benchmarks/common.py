@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine in words, and the sections of RESULTS.md."""
+"""What the benchmarks share: the name of the hardware, and the sections of RESULTS.md."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ def hardware() -> str:
 
 
 def command(**hidden: str) -> str:
-    """The command that is running, with paths of this machine replaced as told."""
+    """The command that is running, with the given paths of this machine replaced by variables."""
     words = shlex.join(["python", Path(sys.argv[0]).as_posix(), *sys.argv[1:]])
     for shown, path in hidden.items():
         words = words.replace(path, f"${shown}")

@@ -1,9 +1,9 @@
-"""How often a 95 % interval holds the score that other speakers would give, over simulated corpora.
+"""Coverage of 95 % intervals over simulated corpora: how often they contain the true score.
 
     python benchmarks/interval_coverage.py
 
-Speakers differ in how easily they are understood. An interval over speakers should hold the truth in 95 of 100 corpora;
-one over rows takes the rows of one speaker for independent.
+Speakers differ in how easily they are recognised. An interval over speakers should contain the true score in 95 of 100
+corpora; one over rows treats the rows of one speaker as independent.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from merhan.metrics.intervals import bootstrap_intervals
 from merhan.reporting.markdown_tables import markdown_table
 
 
-TRUTH = 0.6  # the mean ease of all the speakers there could be
+TRUTH = 0.6  # mean accuracy over all possible speakers
 
 
 def main():
@@ -28,7 +28,7 @@ def main():
         [speakers, rows, *(f"{share:.1%}" for share in coverage(arguments.corpora, speakers, rows).values())]
         for speakers, rows in sizes
     ]
-    header = ["speakers", "rows of each", "drawing speakers holds", "drawing rows holds"]
+    header = ["speakers", "rows of each", "coverage, resampling speakers", "coverage, resampling rows"]
     text = f"""`{command()}`
 
 {arguments.corpora} corpora of each size, accuracy by speaker uniform from 0.3 to 0.9, 95 % intervals of WAR, seed 0.
@@ -41,18 +41,18 @@ def main():
 def coverage(
     corpora: int, speakers: int = 40, rows: int = 10, resamples: int = 1000, seed: int = 0
 ) -> dict[str, float]:
-    """Share of the simulated corpora whose interval holds the truth, drawing speakers and drawing rows."""
+    """Share of the simulated corpora whose interval contains the true score, resampling speakers and rows."""
     rng = np.random.default_rng(seed)
-    held: dict[str, list[bool]] = {"speakers": [], "rows": []}
+    covered: dict[str, list[bool]] = {"speakers": [], "rows": []}
     for _ in range(corpora):
-        ease = rng.uniform(TRUTH - 0.3, TRUTH + 0.3, speakers)
+        accuracy = rng.uniform(TRUTH - 0.3, TRUTH + 0.3, speakers)
         references = rng.integers(0, 4, speakers * rows)
-        right = rng.random(len(references)) < np.repeat(ease, rows)
+        right = rng.random(len(references)) < np.repeat(accuracy, rows)
         predictions = np.where(right, references, (references + 1) % 4)
         for name, clusters in (("speakers", np.repeat(np.arange(speakers), rows)), ("rows", np.arange(len(right)))):
             low, high = bootstrap_intervals(predictions, references, clusters, 4, resamples=resamples)["war"]
-            held[name].append(low <= TRUTH <= high)
-    return {name: float(np.mean(found)) for name, found in held.items()}
+            covered[name].append(low <= TRUTH <= high)
+    return {name: float(np.mean(hits)) for name, hits in covered.items()}
 
 
 if __name__ == "__main__":

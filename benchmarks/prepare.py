@@ -1,9 +1,9 @@
 """`merhan prepare` against two bare processes of soundfile and torchaudio that do nothing else.
 
-    python benchmarks/prepare.py $MERHAN_CORPORA/ravdess_original
+    python benchmarks/prepare.py $MERHAN_CORPORA/ravdess_original     any part of RAVDESS as released, at 48 kHz
 
-Both decode, average channels, resample to 16 kHz and write FLAC; ours also checks, names and lists what it writes.
-The imports of either are not counted; both run twenty times in turn, for one takes a fraction of a second.
+Both decode, average channels, resample to 16 kHz and write FLAC; `merhan prepare` also checks and lists the recordings.
+Imports are not counted. Both run twenty times in turn, because one call takes a fraction of a second.
 """
 
 import argparse
@@ -45,10 +45,11 @@ def main():
             pool.map(bare, [(files[0::2], folder), (files[1::2], folder)])
             theirs.append(time.perf_counter() - start)
     ratios = [bare / own for own, bare in zip(ours, theirs, strict=True)]
-    rows = [["median", f"{statistics.median(ratios):.2f}"], ["least", f"{min(ratios):.2f}"]]
+    rows = [["median", f"{statistics.median(ratios):.2f}"], ["minimum", f"{min(ratios):.2f}"]]
     text = f"""`{command(MERHAN_CORPORA=os.environ.get("MERHAN_CORPORA", "MERHAN_CORPORA"))}`
 
-{len(files)} recordings of 48 kHz, {TURNS} turns, {hardware()}. Throughput of ours over that of two bare processes.
+{len(files)} recordings of 48 kHz, {TURNS} turns, {hardware()}.
+Throughput of `merhan prepare` relative to that of the two bare processes.
 
 {markdown_table(["", "ratio"], rows)}
 """

@@ -1,6 +1,6 @@
 """Tabulate finished runs side by side, with the commands that made them.
 
-python benchmarks/runs.py --section meld-text --hide MINILM=/path/to/model outputs/meld-text outputs/meld-context3
+python benchmarks/runs.py --section quickstart outputs/quickstart
 """
 
 import argparse
@@ -8,7 +8,7 @@ import json
 import os
 from pathlib import Path
 
-from common import hardware, publish
+from common import command, hardware, publish
 
 from merhan.reporting.markdown_tables import class_table, interval_note, markdown_table, scores_table, temperatures_note
 
@@ -22,24 +22,26 @@ def main():
     )
     parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
     arguments = parser.parse_args()
-    hidden = dict(one.split("=", 1) for one in arguments.hide)
+    hidden = dict(pair.split("=", 1) for pair in arguments.hide)
     if corpora := os.environ.get("MERHAN_CORPORA"):
         hidden["MERHAN_CORPORA"] = corpora
-    found = {name: metrics for run in arguments.runs for name, metrics in figures_of(run)}
-    first = next(iter(found.values()))
+    evaluations = {name: metrics for run in arguments.runs for name, metrics in figures_of(run)}
+    first = next(iter(evaluations.values()))
     protocol = first["protocol"]
     seeds = sorted({json.loads((run / "provenance.json").read_text())["seed"] for run in arguments.runs})
     commands = [[f"`{run.name}`", command_of(run, hidden)] for run in arguments.runs]
-    text = f"""{markdown_table(["run", "command"], commands)}
+    text = f"""`{command(**hidden)}`
+
+{markdown_table(["run", "command"], commands)}
 
 Protocol `{protocol["name"]}` version {protocol["version"]} (hash `{protocol["hash"]}`), seed {seeds}, {hardware()}.
 {interval_note(first)}
 
-{scores_table(found, "run")}
+{scores_table(evaluations, "run")}
 
 Temperature fitted on validation, and the calibration of the scores on {first["split"]} with it and without:
 
-{calibrations(found)}
+{calibrations(evaluations)}
 
 `{arguments.runs[0].name}`, class by class:
 
@@ -55,13 +57,13 @@ def figures_of(run: Path):
         yield f"`{run.name}`, {metrics['split']}, {metrics['condition']}", metrics
 
 
-def calibrations(found: dict[str, dict]) -> str:
+def calibrations(evaluations: dict[str, dict]) -> str:
     """One row per evaluation."""
-    both = ("uncalibrated", "calibration")
-    rows = [
-        [name, temperatures_note(one)] + [f"{one[kind][score]:.3f}" for score in ("ece", "log_loss") for kind in both]
-        for name, one in found.items()
-    ]
+    columns = [(kind, score) for score in ("ece", "log_loss") for kind in ("uncalibrated", "calibration")]
+    rows = []
+    for name, metrics in evaluations.items():
+        scores = [f"{metrics[kind][score]:.3f}" for kind, score in columns]
+        rows.append([name, temperatures_note(metrics), *scores])
     header = ["run", "temperature", "ECE without", "ECE with", "log loss without", "log loss with"]
     return markdown_table(header, rows)
 

@@ -10,7 +10,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,14 +106,25 @@ def measure(files: Sequence[Path]) -> dict[str, float]:
 
 def imports() -> dict[str, set[str]]:
     """Module of `merhan` -> the modules of `merhan` that it imports, also within functions."""
-    graph = {}
+    files = {}
     for file in sorted((PROJECT / "merhan").rglob("*.py")):
-        module = ".".join(file.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
-        graph[module] = set()
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("merhan."):
-                graph[module].add(node.module)
-    return graph
+        files[".".join(file.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")] = file
+    return {module: imported_modules(file.read_text(encoding="utf-8"), files) for module, file in files.items()}
+
+
+def imported_modules(source: str, modules: Container[str]) -> set[str]:
+    """Those of `modules` that some source code imports, whichever form of import it uses."""
+    imported = set()
+    for node in ast.walk(ast.parse(source)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            parent = name.rpartition(".")[0]
+            imported |= {candidate for candidate in (name, parent) if candidate in modules}
+    return imported
 
 
 def upward_imports(graph: dict[str, set[str]]) -> list[str]:
@@ -185,7 +196,7 @@ def main(paths: Sequence[str]):
     files = python_files(paths)
     for name, value in measure(files).items():
         print(f"{value:8.1f}  {name} (at most {LIMITS[name]})")
-    long = sorted((one for file in files for one in functions(file)), key=lambda one: -one.lines)
+    long = sorted((function for file in files for function in functions(file)), key=lambda function: -function.lines)
     print("longest:", *(f"\n  {function.lines:4d}  {function.place}" for function in long[:12]))
     graph = imports()
     texts = [file for file in text_files() if not paths or file.resolve() in files]

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class _MainProcessLogger(logging.LoggerAdapter):
-    """Speaks in the main process alone. (accelerate's own logger fails before a training has begun.)"""
+    """Logs in the main process only. (accelerate's own logger raises before an Accelerator exists.)"""
 
     def isEnabledFor(self, level: int) -> bool:
         from accelerate import PartialState

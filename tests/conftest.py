@@ -31,6 +31,7 @@ disable_progress_bar()
 logging.getLogger("transformers.modeling_utils").addFilter(lambda record: "LOAD REPORT" not in record.getMessage())
 
 LABELS = ["anger", "calm", "joy", "sadness"]
+LABEL2ID = {label: number for number, label in enumerate(LABELS)}
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -87,7 +88,7 @@ def tiny_config(kind: str | None = "layer", text: bool = True, **fields) -> Merh
         num_attention_heads=2,
         intermediate_size=32,
         id2label=dict(enumerate(LABELS)),
-        label2id={label: number for number, label in enumerate(LABELS)},
+        label2id=LABEL2ID,
         **fields,
     )
 

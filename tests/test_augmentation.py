@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import LABELS
+from conftest import LABEL2ID
 
 from merhan.data.augmentation import NOISES, add_reverberation, add_word_errors, augment, telephone_band
 from merhan.data.dataset import EmotionDataset
@@ -13,7 +13,6 @@ from merhan.training.stage import train_stage
 from processing_merhan import SAMPLING_RATE
 
 
-LABEL2ID = {label: number for number, label in enumerate(LABELS)}
 SPEEDS = [0.9, 1.0, 1.1]
 EVERYTHING = AugmentationRecipe(
     SPEEDS, RoomRecipe(probability=1.0), NoiseRecipe(probability=1.0), telephone=0.5, gain=[-6.0, 6.0]

@@ -113,6 +113,10 @@ def edit(folder):
         ("metric=uarr", "metric: unknown 'uarr'; did you mean 'uar'?"),
         ("run_name=../x", "run_name is '../x'; it must be the name of a folder"),
         ("data.max_seconds=0", "data.max_seconds is 0.0, out of its range; it must be above 0"),
+        (
+            "data.max_seconds=0.2",
+            "data.max_seconds is 0.2, out of its range; it must be at least data.min_s",
+        ),
         ("stages.0.epochs=-1", "stages[0].epochs is -1.0, out of its range; it must be above 0"),
         ("trainer.per_device_train_batch_size=0", "must be at least 1"),
         ("trainer.lr_scheduler_type=cosin", "trainer, in stage warmup: cosin is not a valid SchedulerType"),
@@ -232,7 +236,7 @@ def test_words_that_are_longer_than_the_backbone_reads(train, edit):
     assert "'u2': The turn 'word word" in train()
 
 
-def test_a_folder_that_is_no_run_is_left_alone(monkeypatch, capsys, folder):
+def test_a_folder_that_is_not_of_a_run_is_not_changed(monkeypatch, capsys, folder):
     (folder / "outputs" / "bad").mkdir(parents=True)
     (folder / "outputs" / "bad" / "thesis.txt").write_text("years of work")
     words = ("--config", folder / "recipe.yaml", "--overwrite")

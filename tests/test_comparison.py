@@ -110,6 +110,12 @@ def test_systems_that_do_not_match_are_refused(field, change, message):
         compare([first, second])
 
 
+def test_a_single_system_is_refused():
+    rng = np.random.default_rng(4)
+    with pytest.raises(InputError, match="at least two"):
+        compare([system("first", labels_of(rng, 5), rng, 0.5)])
+
+
 def test_the_compare_command(tmp_path, capsys):
     rng = np.random.default_rng(5)
     rows = labels_of(rng, 20)

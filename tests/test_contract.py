@@ -3,7 +3,9 @@
 import pytest
 import torch
 from conftest import tiny_config
+from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig, TaskType, get_peft_model
+from safetensors.torch import load_file, save_file
 
 from modeling_merhan import MerhanAudioModel, MerhanForSequenceClassification, emotion_loss
 
@@ -36,7 +38,7 @@ def test_the_config_can_ask_for_outputs(make_model, batch):
         setattr(model.config, name, True)
     outputs = model(**batch)
     assert outputs.attentions and outputs.hidden_states
-    assert model(**batch, output_attentions=False).attentions is None, "the call's word wins"
+    assert model(**batch, output_attentions=False).attentions is None, "an argument overrides the config"
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,12 @@ def test_rows_without_a_label_do_not_count():
     assert emotion_loss(logits, torch.full((4,), -100), config) == 0
 
 
+@pytest.mark.parametrize("label", [-1, -5, 4])
+def test_class_ids_out_of_range_are_refused(label):
+    with pytest.raises(RuntimeError, match="Class values must be"):
+        emotion_loss(torch.randn(2, 4), torch.tensor([0, label]), tiny_config())
+
+
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
@@ -85,7 +93,7 @@ def test_rows_without_a_label_do_not_count():
     ],
 )
 def test_config_values_out_of_range_are_refused(fields, expected):
-    with pytest.raises(Exception, match=expected):
+    with pytest.raises(StrictDataclassError, match=expected):
         tiny_config(**fields)
 
 
@@ -121,14 +129,18 @@ def test_features_in_float32_serve_a_model_in_bf16(make_model):
 def test_the_light_backbone_computes_its_spectrum_in_full_precision_under_bf16():
     torch.manual_seed(0)
     model = MerhanAudioModel(tiny_config("light").audio_config).eval()
-    waveform, lengths = torch.randn(2, 8000), torch.tensor([51, 51])
-    frames, _ = model._spectral_frames(waveform, lengths)
-    assert torch.equal(model.to(torch.bfloat16)._spectral_frames(waveform, lengths)[0], frames)
+    waveform, spectra = torch.randn(2, 8000), []
+    model.convolutions[0].register_forward_pre_hook(lambda module, inputs: spectra.append(inputs[0]))
+    model(waveform)
+    with torch.autocast("cpu", torch.bfloat16):
+        model(waveform)
+    model.to(torch.bfloat16)(waveform)
+    expected, under_autocast, under_bf16_weights = spectra
+    assert torch.equal(under_autocast, expected)
+    assert torch.equal(under_bf16_weights, expected.bfloat16()), "rounded once, at the end"
 
 
-def test_a_checkpoint_of_before_loads_although_its_light_backbone_had_buffers(make_model, batch, tmp_path):
-    from safetensors.torch import load_file, save_file
-
+def test_a_checkpoint_of_an_earlier_version_with_buffers_loads(make_model, batch, tmp_path):
     model = make_model("light")
     model.save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")

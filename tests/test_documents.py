@@ -1,6 +1,7 @@
 """The documents agree with the code: links, commands, recipes, generated pages, the notebook and the site."""
 
 import argparse
+import ast
 import importlib.util
 import json
 import os
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import dropwhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +19,7 @@ import pytest
 import reference
 import yaml
 
+import merhan
 from merhan.cli import evaluate, train
 from merhan.cli.main import build_parser
 from merhan.experiments.plan import read_experiment
@@ -28,6 +31,8 @@ PROJECT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), PROJECT / "benchmarks" / "README.md", *(PROJECT / "docs").rglob("*.md")])
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+MODULES_OF_OTHERS = {"venv", "pytest"}
+PROGRAMS_OF_OTHERS = {"pip", "hf", "git", ".", "pre-commit"}
 ENTRY_POINTS = {"train_hf_e2e.py": train, "evaluate_hf_e2e.py": evaluate}
 
 
@@ -68,24 +73,36 @@ def exits(action, *arguments) -> str:
 
 
 def refusal(words: list[str]) -> str:
-    """Why a command line cannot be run; empty if its parser accepts it or it is no program of this project."""
+    """Why a command line cannot be run; empty if its parser accepts it or it is a known program of others."""
+    words = list(dropwhile(re.compile(r"[A-Z_]+=").match, words))  # environment variables before the command
     if words[0] == "make":
         targets = re.findall(r"^(\w+):", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
         return "" if set(words[1:]) <= set(targets) else "no such target"
-    if words[0] == "merhan" or words[:3] == ["python", "-m", "merhan"]:
-        arguments = words[words.index("merhan") + 1 :]
-        return exits(build_parser().parse_args, arguments)
+    if words[0] == "merhan":
+        return exits(build_parser().parse_args, words[1:])
+    if words[:2] == ["python", "-m"]:
+        if words[2] == "merhan":
+            return exits(build_parser().parse_args, words[3:])
+        return "" if words[2] in MODULES_OF_OTHERS else f"unknown module {words[2]}"
+    if words[0] not in ("python", "accelerate"):
+        return "" if words[0] in PROGRAMS_OF_OTHERS else f"unknown program {words[0]}"
     scripts = [number for number, word in enumerate(words) if word.endswith(".py")]
-    if not scripts or words[0] not in ("python", "accelerate"):
-        return ""
-    script, arguments = words[scripts[0]], words[scripts[0] + 1 :]
+    if not scripts:
+        return "no script"
+    return refused_script(words[scripts[0]], words[scripts[0] + 1 :])
+
+
+def refused_script(script: str, arguments: list[str]) -> str:
+    """Why a script of this project cannot be run; of a benchmark, options are looked up in its source."""
     if not (PROJECT / script).is_file():
         return f"there is no {script}"
-    if script not in ENTRY_POINTS:
-        return ""
-    parser = argparse.ArgumentParser()
-    ENTRY_POINTS[script].add_arguments(parser)
-    return exits(parser.parse_args, arguments)
+    if script in ENTRY_POINTS:
+        parser = argparse.ArgumentParser()
+        ENTRY_POINTS[script].add_arguments(parser)
+        return exits(parser.parse_args, arguments)
+    source = (PROJECT / script).read_text(encoding="utf-8")
+    unknown = [word for word in arguments if word.startswith("--") and f'"{word}"' not in source]
+    return f"no option {unknown[0]}" if unknown else ""
 
 
 def test_readme_is_short():
@@ -128,11 +145,30 @@ def test_documented_commands_are_accepted_by_the_parsers():
         "python train_hf_e2e.py --config a.yaml --dryrun",
         "accelerate launch evaluate_hf_e2e.py --checkpoint a --modalities video",
         "python benchmarks/nothing.py",
+        "python benchmarks/padding.py --nope",
+        "python -m merhann train",
+        "python -m merhan trian",
+        "MERHAN_CACHE=/x merhan trian",
+        "python3 train_hf_e2e.py --config a.yaml",
         "make nothing",
     ],
 )
 def test_a_wrong_command_would_be_refused(line, capsys):
     assert refusal(shlex.split(line))
+
+
+EXAMPLES = [block for block in blocks("python") if not block.place.startswith("docs/reference")]  # those are signatures
+
+
+@pytest.mark.parametrize("block", EXAMPLES, ids=lambda block: block.place)
+def test_documented_python_is_valid_and_its_imports_exist(block):
+    tree = ast.parse(block.text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(node.module)
+            assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "merhan":
+            assert node.attr in merhan.__all__
 
 
 def test_documented_configurations_exist():

@@ -1,4 +1,4 @@
-"""Every recipe of configs/ rehearsed on stand-ins, and what a rehearsal must find."""
+"""A dry run of every recipe of configs/, and the errors that it must find."""
 
 import os
 import sys
@@ -23,7 +23,7 @@ TINY = ["model.config={hidden_size: 16, num_attention_heads: 2, intermediate_siz
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """Neither corpora, nor anything in the working directory; files of a rehearsal go where the test can see them."""
+    """Neither corpora, nor anything in the working directory; files of a dry run go where the test can see them."""
     monkeypatch.delenv("MERHAN_CORPORA", raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

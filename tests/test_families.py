@@ -1,13 +1,15 @@
 """Every family of backbones that people use, tiny: build, pad, reload, train; and what padding does to a row."""
 
 import re
-from dataclasses import replace
+import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from conftest import LABELS
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from merhan.data.collator import Collator
 from merhan.data.dataset import EmotionDataset
@@ -16,7 +18,7 @@ from merhan.models.adapters import add_adapters, merge_adapters
 from merhan.models.backbones import check_backbones, load_tokenizer, position_limit
 from merhan.models.building import build_model, build_processor
 from merhan.models.tiny_backbones import AUDIO_FAMILIES, TEXT_FAMILIES, TEXT_POSITIONS, tiny_audio, tiny_text
-from merhan.recipe.schema import DataRecipe, ModelRecipe, StageRecipe
+from merhan.recipe.schema import DataRecipe, ModelRecipe, Recipe, StageRecipe
 from merhan.training.feature_cache import use_cached_features
 from merhan.training.parameter_groups import layers_above, set_trainable
 from merhan.training.stage import train_stage
@@ -26,8 +28,7 @@ from modeling_merhan import MerhanForSequenceClassification
 DATA = DataRecipe(max_seconds=2.0)
 # Families that mix padding into real frames upstream, by a convolution or pooling over time that ignores the mask.
 LEAKING = {"wav2vec2-conformer", "data2vec-audio", "sew", "sew-d"}
-# Parameters that upstream never uses: the SpecAugment vector without SpecAugment, and a convolution of the conformer.
-UNUSED = ("masked_spec_embed", "pos_conv_embed")
+UNUSED = {"wav2vec2-conformer": "pos_conv_embed"}  # parameters of a family that transformers never uses
 SHARED_LAYERS = {"albert"}  # all layers have the same weights, so none can have a learning rate of its own
 GROUP_NORM = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat", "sew", "sew-d")
 AUDIO = [(family, {}) for family in AUDIO_FAMILIES]
@@ -84,11 +85,23 @@ def require_family(recipe, model, processor, inputs: dict, tmp_path, leaks: bool
     model.train()
     model(**batch, labels=torch.tensor([0, 1])).loss.backward()
     backbone = getattr(model.merhan, f"{modality}_backbone")
-    without = [name for name, one in backbone.named_parameters() if one.requires_grad and one.grad is None]
-    assert not [name for name in without if not any(part in name for part in UNUSED)], "every parameter gets a gradient"
-    if backbone.config.model_type not in SHARED_LAYERS:
-        assert max(layers_above(model, modality).values()) >= 1, "layers are told apart, for layer decay"
-    merge_adapters(add_adapters(model, {modality: {"r": 2}}, [modality]))
+    family = backbone.config.model_type
+    without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    unused = UNUSED.get(family)
+    assert not [name for name in without if not unused or unused not in name], "every parameter gets a gradient"
+    if family not in SHARED_LAYERS:
+        assert max(layers_above(model, modality).values()) >= 1, "layers are distinguished, for layer decay"
+
+    adapters = add_adapters(model, {modality: {"r": 2}}, [modality])
+    with torch.no_grad():
+        assert any("lora_" in name for name, _ in model.named_parameters())
+        for adapter in (module for name, module in model.named_modules() if name.endswith("lora_B.default")):
+            adapter.weight.normal_(std=0.1)
+        adapted = model.eval()(**batch).logits
+        assert not torch.allclose(adapted, together, atol=1e-4), "the adapters take part"
+        merge_adapters(adapters)
+        assert torch.allclose(model(**batch).logits, adapted, atol=1e-4), "merged, they give the same"
+    assert not any("lora_" in name for name, _ in model.named_parameters())
 
 
 @pytest.mark.parametrize(
@@ -108,8 +121,6 @@ def test_text(family, demo, tmp_path):
 @pytest.mark.parametrize("family", GROUP_NORM)
 def test_group_norm_ignores_padding_and_changes_nothing_else(family, demo):
     """Upstream, statistics over padding make real frames too large; without padding ours equal upstream's."""
-    from transformers import AutoModel
-
     path = tiny_audio(family, seconds=2, feat_extract_norm="group", do_stable_layer_norm=False)
     upstream = AutoModel.from_pretrained(path).eval()
     _, model, _ = audio_parts(demo, family, feat_extract_norm="group", do_stable_layer_norm=False)
@@ -130,8 +141,6 @@ def test_group_norm_ignores_padding_and_changes_nothing_else(family, demo):
 @pytest.mark.parametrize("layer_mixing", [False, True])
 @pytest.mark.parametrize("family", ["whisper", "wav2vec2-bert"])
 def test_spectrogram_encoders_train_both_stages(family, layer_mixing, demo, tmp_path):
-    from merhan.recipe.schema import Recipe
-
     backbone = str(tiny_audio(family, seconds=2))
     config = {"hidden_size": 32, "intermediate_size": 32, "layer_mixing": layer_mixing}
     model_recipe = ModelRecipe(audio_backbone=backbone, text_backbone="tiny", config=config)
@@ -161,8 +170,8 @@ def test_cached_features_are_those_of_the_batch(family, demo):
     use_cached_features(model.merhan, cached, "audio", torch.device("cpu"))
     collate = Collator(processor)
     with torch.no_grad():
-        fresh, read = (model(**collate([one[row] for row in range(4)])).logits for one in (data, cached))
-    assert torch.allclose(fresh, read, atol=2e-2), "but for half precision"
+        fresh, read = (model(**collate([rows[row] for row in range(4)])).logits for rows in (data, cached))
+    assert torch.allclose(fresh, read, atol=2e-3), "the cache is in half precision"
 
 
 def test_whisper_refuses_more_than_it_reads(demo):
@@ -176,21 +185,23 @@ def test_whisper_refuses_more_than_it_reads(demo):
     ("family", "limit"),
     [("bert", 0), ("roberta", 2), ("camembert", 2), ("mpnet", 2), ("distilbert", 0), ("bart", 0), ("t5", None)],
 )
-def test_positions_are_read_from_the_model(family, limit, demo):
-    """RoBERTa and its kind lose two positions to their padding id, BERT none, T5 has no limit."""
-    from transformers import AutoConfig
-
-    path = str(tiny_text(demo["text"], family))
+def test_positions_are_read_from_the_model(family, limit, demo, tmp_path):
+    """RoBERTa and related families lose two positions to their padding id, BERT none, T5 has no limit."""
+    path = tmp_path / "backbone"
+    shutil.copytree(tiny_text(demo["text"], family), path)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer.model_max_length = 10_000  # as some published tokenizers declare far more than their model reads
+    tokenizer.save_pretrained(path)
     expected = None if limit is None else TEXT_POSITIONS - limit
     assert position_limit(AutoConfig.from_pretrained(path)) == expected
-    assert load_tokenizer(path).model_max_length <= TEXT_POSITIONS
+    assert load_tokenizer(str(path)).model_max_length == (expected or 10_000)
 
 
 def test_a_backbone_that_cannot_encode_is_refused_by_key_and_family(demo):
     recipe, model, processor = text_parts(demo, "bert")
-    model.merhan.text_backbone.forward = lambda *args, **kwargs: (_ for _ in ()).throw(TypeError("no such argument"))
+    model.merhan.text_backbone.forward = Mock(side_effect=TypeError("no such argument"))
     with pytest.raises(InputError, match=r"model.text_backbone: .*family bert.* cannot encode text: no such argument"):
-        check_backbones(model, processor, replace(recipe))
+        check_backbones(model, processor, recipe)
 
 
 def test_the_page_of_backbones_lists_what_was_tested():

@@ -123,7 +123,7 @@ def test_a_row_has_a_modality_if_the_model_can_read_it(demo):
         keep_readable(demo, ["text"], [], "m")
 
 
-def test_vectors_alone_are_left_out_for_a_model_that_hears(demo, trained_like, processor, tmp_path):
+def test_rows_of_vectors_alone_are_left_out_for_a_model_that_reads_audio(demo, trained_like, processor, tmp_path):
     rows = demo[demo["split"] == "test"].head(8).assign(audio_features="")
     rows.iloc[0, [rows.columns.get_loc(name) for name in ("audio", "text", "audio_features")]] = ["", "", "a.npy"]
     np.save(tmp_path / "a.npy", np.zeros(24, dtype=np.float32))

@@ -132,7 +132,12 @@ def test_training_curves_show_every_epoch():
     ]
     loss, uar = training_charts(StageHistory("warmup", epochs, 1.0, 1.0))
     training, validation = [points for _, points, _ in loss.lines]
-    assert len(training.split()) == 1 and len(validation.split()) == 2
+    assert training == f"{(loss.box.left + loss.box.right) / 2:.1f},{loss.box.top:.1f}", "the highest loss, in epoch 1"
+    quarters = [loss.box.bottom - share * (loss.box.bottom - loss.box.top) for share in (0.5, 0.25)]
+    assert validation.split() == [
+        f"{(loss.box.left + loss.box.right) / 2:.1f},{quarters[0]:.1f}",
+        f"{loss.box.right:.1f},{quarters[1]:.1f}",
+    ]
     assert [text for _, text in uar.x_ticks] == ["0", "1", "2"] and uar.y.label == "UAR"
     (_, points, _), *_ = uar.lines
     assert points.split()[1] == f"{uar.box.right:.1f},{uar.box.top:.1f}", "the last epoch with UAR 1 is the corner"

@@ -246,7 +246,7 @@ def test_the_processor_travels_with_its_template(processor, tmp_path):
     )
 
 
-def test_a_model_of_words_refuses_sound_alone():
+def test_a_text_model_refuses_audio():
     tokenizer = RobertaTokenizer(vocab={"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "<mask>": 4}, merges=[])
     words = MerhanProcessor(Wav2Vec2FeatureExtractor(), tokenizer, modalities=["text"])
     with pytest.raises(ValueError, match="reads text only; leave out audio"):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import LABELS
+from conftest import LABEL2ID, LABELS
 from test_augmentation import decibels, edits, power_between
 
 from merhan.cli import main as cli
@@ -23,7 +23,6 @@ from merhan.models.building import build_model, build_processor
 from merhan.recipe.schema import DataRecipe, ModelRecipe
 
 
-LABEL2ID = {label: number for number, label in enumerate(LABELS)}
 BOTH = {condition.name: condition for condition in conditions_for(["audio", "text"], ["audio", "text"])}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import LABELS
+from conftest import LABEL2ID, LABELS
 from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 from torch import nn
@@ -46,7 +46,6 @@ from merhan.training.trainer import MerhanTrainer
 from modeling_merhan import emotion_loss
 
 
-LABEL2ID = {label: number for number, label in enumerate(LABELS)}
 ALL = {"head": 1e-3, "audio": 1e-3, "text": 1e-3}
 QUIET = {"report_to": "none", "use_cpu": True, "disable_tqdm": True}
 
@@ -343,7 +342,7 @@ class Movements(TrainerCallback):
         self.moved.append({name.removeprefix(start).split(".attention")[0] for name in names if name.startswith(start)})
 
 
-def test_layers_thaw_from_the_top(run_stage, train):
+def test_layers_are_unfrozen_from_the_top(run_stage, train):
     movements = Movements()
     stage = {"unfreeze_layers": {"text": 1}}
     options = {"weight_decay": 0.1, "warmup_steps": 0}
@@ -355,7 +354,7 @@ def test_layers_thaw_from_the_top(run_stage, train):
 
 
 @pytest.mark.parametrize(("layers", "rests"), [(1, [True, True, False]), (2, [True, False, False])])
-def test_frozen_layers_are_without_chance(layers, rests, make_model, batch):
+def test_frozen_layers_are_deterministic(layers, rests, make_model, batch):
     """Of what the embeddings give, then each layer."""
     model = make_model()
     text = model.merhan.text_backbone
@@ -368,7 +367,7 @@ def test_frozen_layers_are_without_chance(layers, rests, make_model, batch):
     assert [torch.equal(one, other) for one, other in zip(states(), states(), strict=True)] == rests
 
 
-def test_what_a_stage_freezes_does_not_thaw(make_model):
+def test_unfreezing_leaves_out_what_the_stage_freezes(make_model):
     model = make_model()
     set_trainable(model, ALL, freeze_feature_encoder=True)
     trains = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -392,7 +391,7 @@ def difficulty(order: str, column: str | None = None) -> pd.Series:
     return pd.Series(row_difficulty(CurriculumRecipe(order, column), ROWS, lambda: None))
 
 
-def test_a_row_is_as_hard_as_the_order_says():
+def test_the_order_of_a_curriculum_determines_the_difficulty():
     assert difficulty("column", "mine").rank().tolist() == [4, 1, 9, 3, 2, 8, 5, 7, 6]
     assert difficulty("label_frequency").tolist() == pytest.approx(
         [1 - {"joy": 5, "fear": 3}.get(x, 1) / 9 for x in ROWS["label"]]
@@ -434,7 +433,7 @@ def test_an_epoch_draws_evenly_from_the_easiest_rows(pacing, shares):
         assert set(times.index) == set(range(round(100 * share))) and times.max() - times.min() <= 1
 
 
-def test_doubt_is_of_the_weights_that_a_stage_begins_with(run_stage, trained_like, train, processor, tmp_path):
+def test_confidence_is_that_of_the_initial_weights_of_the_stage(run_stage, trained_like, train, processor, tmp_path):
     sampling = SamplingRecipe(curriculum=CurriculumRecipe("confidence", start=0.5))
     batch = Collator(processor)([train(16)[row] for row in range(16)])
     chances = trained_like.eval()(**batch).logits.softmax(dim=-1)
@@ -515,7 +514,7 @@ def accuracies(model, voices: Voices) -> tuple[float, float]:
 
 
 def test_an_adversary_makes_the_speaker_harder_to_read(make_model, tmp_path):
-    """With a recipe's defaults; over three beginnings, for one toy game more or less is chance."""
+    """With a recipe's defaults; over three seeds, because a single run varies."""
     rates = {"head": 1e-3, "adversary": AdversaryRecipe().learning_rate}
     options = {
         "num_train_epochs": 40,

@@ -13,12 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import LABELS
+from conftest import LABEL2ID, LABELS
 from safetensors.torch import load_file
+from scipy.special import softmax
 from torch import nn
 from transformers import TrainingArguments
 
 import evaluate_hf_e2e
+import merhan
 import train_hf_e2e
 from merhan.data.collator import Collator
 from merhan.data.dataset import EmotionDataset
@@ -38,7 +40,6 @@ from merhan.training.trainer import MerhanTrainer
 
 
 REPOSITORY = Path(__file__).parent.parent
-LABEL2ID = {label: number for number, label in enumerate(LABELS)}
 ALL = {"head": 1e-3, "audio": 1e-3, "text": 1e-3}
 
 
@@ -47,7 +48,7 @@ def part(demo, processor, split: str, size: int | None = None, **options) -> Emo
     return EmotionDataset(rows.head(size or len(rows)), processor, LABEL2ID, ["audio", "text"], **options)
 
 
-def without_chance(model):
+def without_dropout(model):
     """No dropout, no SpecAugment: two runs can then be compared number by number."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
@@ -155,7 +156,7 @@ def test_each_group_has_its_own_rate(demo, trained_like, processor, tmp_path):
 
 def test_accumulation_changes_neither_loss_nor_gradient(demo, trained_like, processor, tmp_path):
     def losses(batch_size: int, steps: int, name: str) -> list[tuple[float, float]]:
-        model = without_chance(trained_like)
+        model = without_dropout(trained_like)
         model.load_state_dict(start)
         set_trainable(model, ALL, True)
         arguments = TrainingArguments(
@@ -191,7 +192,7 @@ def test_switches_of_the_recipe_train_alike(switch, demo, trained_like, processo
     """Recomputed activations change nothing, half precision little."""
 
     def losses(name: str, **options) -> list[float]:
-        model = without_chance(trained_like)
+        model = without_dropout(trained_like)
         model.load_state_dict(start)
         set_trainable(model, ALL, True)
         options |= {"max_steps": 3, "logging_steps": 1, "save_strategy": "no", "use_cpu": True, "report_to": "none"}
@@ -304,6 +305,21 @@ def test_predictions_keep_the_order_of_the_data(demo, trained_like, processor):
         np.testing.assert_allclose(alone[0], together[row], atol=1e-5)
 
 
+def test_predict_names_its_scores_by_the_ids_of_the_labels(demo, trained_like, processor, tmp_path):
+    """A saved config has its labels in alphabetical order, whatever their ids are."""
+    names = ["sadness", "anger", "joy", "calm"]
+    trained_like.config.id2label = dict(enumerate(names))
+    trained_like.config.label2id = {name: number for number, name in enumerate(names)}
+    trained_like.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    rows = demo[demo["split"] == "test"].head(6)
+    logits, _ = predict_logits(trained_like.eval(), processor, part(demo, processor, "test", 6), 2)
+    scores = merhan.predict(tmp_path, rows[["utterance_id", "audio", "text"]])
+    np.testing.assert_allclose(scores[[f"score_{name}" for name in names]], softmax(logits, axis=1), atol=1e-5)
+    assert scores["prediction"].tolist() == [names[number] for number in logits.argmax(axis=1)]
+    assert scores["prediction"].nunique() > 1
+
+
 def test_outputs_beside_the_logits_stay_out_of_predictions(demo, trained_like, processor, tmp_path):
     trainer = MerhanTrainer(
         trained_like,
@@ -377,6 +393,7 @@ def test_train_then_evaluate(recipe_file, monkeypatch, tmp_path, capsys):
     figures = without_date(run / "evaluation/test/metrics.json")
     page = (run / "evaluation/test/report.html").read_text()
     assert f"{figures['uar']:.3f}" in page and figures["protocol"]["hash"] in page
+    assert "Scores by speaker" in page
     assert "http" not in page and "src=" not in page.replace('src="data:', ""), (
         "a page asks no other host, and needs no other file"
     )
@@ -410,8 +427,8 @@ def test_train_then_evaluate(recipe_file, monkeypatch, tmp_path, capsys):
     assert (run / "model/model.safetensors").read_bytes() == weights
 
 
-def test_weights_that_heard_the_test_speakers_are_refused(recipe_file, monkeypatch, tmp_path, capsys):
-    """A checkpoint of ours is a backbone for the next run; its record says who was in its training."""
+def test_weights_that_were_trained_on_the_test_speakers_are_refused(recipe_file, monkeypatch, tmp_path, capsys):
+    """A MER-HAN checkpoint is a backbone for the next run; its provenance names its training speakers."""
     stages = ["--set", "stages=[{name: warmup, epochs: 1, learning_rate: {head: 1.0e-3}}]"]
     call(train_hf_e2e, monkeypatch, "--config", recipe_file, *stages)
     first = tmp_path / "outputs" / "tiny"
@@ -434,7 +451,7 @@ def test_weights_that_heard_the_test_speakers_are_refused(recipe_file, monkeypat
     assert not (tmp_path / "outputs" / "third").exists()
 
 
-def test_a_run_that_is_killed_at_its_beginning_was_never_there(monkeypatch, tmp_path, demo):
+def test_a_run_that_is_killed_while_its_folder_is_made_leaves_none(monkeypatch, tmp_path, demo):
     stages = [StageRecipe(name="warmup", epochs=1, learning_rate={"head": 1e-3})]
     recipe = Recipe(run_name="x", output_dir=str(tmp_path / "outputs"), data=DataRecipe(source="demo"), stages=stages)
     data = Data(demo, demo, {"name": "p"}, [], [])

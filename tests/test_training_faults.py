@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import LABELS
-from test_training import without_chance
+from conftest import LABEL2ID
+from test_training import without_dropout
 from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
@@ -15,7 +15,6 @@ from merhan.training.stage import train_stage
 from merhan.training.trainer import MerhanTrainer
 
 
-LABEL2ID = {label: number for number, label in enumerate(LABELS)}
 RATES = {"head": 1e-3, "audio": 1e-3, "text": 1e-3}
 
 
@@ -54,7 +53,7 @@ def test_every_row_weighs_the_same_in_an_incomplete_step(
     rows, batch, accumulation, trained_like, processor, demo, tmp_path
 ):
     """14 rows in batches of 4, two of which make a step: the last step has 4 and 2 rows, and 2 rows counted as 4."""
-    without_chance(trained_like)
+    without_dropout(trained_like)
     data = dataset(demo, processor, rows)
     options = {"max_steps": -(-rows // (batch * accumulation)), "max_grad_norm": 0.0, "optim": "sgd"}
     options |= {"gradient_accumulation_steps": accumulation, "per_device_train_batch_size": batch}
@@ -66,7 +65,6 @@ def test_every_row_weighs_the_same_in_an_incomplete_step(
 
     trainer.create_optimizer()
     trainer.optimizer.register_step_pre_hook(keep)
-    trainer.learning_rates = dict.fromkeys(RATES, 0.0)
     for group in trainer.optimizer.param_groups:
         group["lr"] = 0.0
     trainer.train()
@@ -78,9 +76,12 @@ def test_every_row_weighs_the_same_in_an_incomplete_step(
     assert torch.allclose(gradients[-1], trained_like.classifier.bias.grad, atol=1e-5)
 
 
-def test_learned_tokens_and_mixing_weights_do_not_decay(trained_like, processor, demo, tmp_path):
-    trainer = trainer_of(trained_like, processor, dataset(demo, processor, 4), tmp_path, weight_decay=0.1)
-    decayed = set(trainer.get_decay_parameter_names(trained_like))
+def test_learned_tokens_and_mixing_weights_do_not_decay(make_model, processor, demo, tmp_path):
+    model = make_model(layer_mixing=True)
+    names = {name.rsplit(".", 1)[-1] for name, _ in model.named_parameters()}
+    assert {"missing_audio", "missing_text", "audio_mixing", "text_mixing"} <= names
+    trainer = trainer_of(model, processor, dataset(demo, processor, 4), tmp_path, weight_decay=0.1)
+    decayed = set(trainer.get_decay_parameter_names(model))
     assert not [name for name in decayed if "missing_" in name or "_mixing" in name]
     assert "classifier.weight" in decayed and "merhan.fusion.audio_projection.weight" in decayed
 
@@ -101,10 +102,10 @@ def test_the_keys_of_a_batch_do_not_depend_on_what_its_rows_have(trained_like, p
     """Two processes with gradient checkpointing failed where one had a batch without text."""
     rows = demo.groupby("label").head(1)
     mixed = EmotionDataset(rows, processor, LABEL2ID, ["audio", "text"])
-    silent = EmotionDataset(rows.assign(audio=""), processor, LABEL2ID, ["audio", "text"])
-    wordless = EmotionDataset(rows.assign(text=""), processor, LABEL2ID, ["audio", "text"])
+    without_audio = EmotionDataset(rows.assign(audio=""), processor, LABEL2ID, ["audio", "text"])
+    without_text = EmotionDataset(rows.assign(text=""), processor, LABEL2ID, ["audio", "text"])
     collate = Collator(processor)
-    batches = [collate([data[row] for row in range(4)]) for data in (mixed, silent, wordless)]
+    batches = [collate([data[row] for row in range(4)]) for data in (mixed, without_audio, without_text)]
     assert set(batches[0]) == set(batches[1]) == set(batches[2])
     assert not batches[1]["audio_attention_mask"].any() and not batches[2]["attention_mask"].any()
     trained_like.eval()

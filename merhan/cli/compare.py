@@ -8,8 +8,6 @@ Speakers (or dialogues) are resampled, never single rows, and p-values are corre
 import argparse
 from pathlib import Path
 
-from merhan.errors import InputError
-
 
 HELP = "compare systems on the same rows: differences, intervals and paired tests"
 
@@ -29,8 +27,6 @@ def run(arguments: argparse.Namespace):
     from merhan.files import write_json
 
     systems = [read_system(path, arguments.split) for path in arguments.predictions]
-    if len(systems) < 2:
-        raise InputError("compare: give at least two runs or prediction files.")
     differences = compare(systems, arguments.resamples, arguments.seed)
     if arguments.json:
         write_json(arguments.json, [_without_nan(row._asdict()) for row in differences])

@@ -21,7 +21,7 @@ def add_source_options(parser: argparse.ArgumentParser):
     source.add_argument("--manifest", help="manifest to evaluate on (Parquet, CSV or JSONL)")
     source.add_argument("--recipe", help="recipe whose data to evaluate on (default: the data of the run itself)")
     add_set_option(parser)
-    parser.add_argument("--split", default="test", help="train, validation or test (default: test)")
+    parser.add_argument("--split", default="test", help="train, validation, test or test-<name> (default: test)")
     parser.add_argument("--output_dir", help="folder to write (default: evaluation/ in the run's folder)")
     parser.add_argument("--batch_size", type=int, default=16, help="utterances per batch (default: 16)")
 
@@ -46,8 +46,9 @@ def add_reader_options(parser: argparse.ArgumentParser):
         "--column",
         action="append",
         default=[],
-        metavar="OURS=THEIRS",
-        help="for `table` and `datasets`: the column of your data that holds one of ours, as audio=path (repeatable)",
+        metavar="FIELD=COLUMN",
+        help="for `table` and `datasets`: manifest field and the column of your data that holds it, as audio=path "
+        "(repeatable)",
     )
     parser.add_argument(
         "--option", action="append", default=[], metavar="KEY=VALUE", help="an option of the corpus reader (repeatable)"
@@ -55,7 +56,7 @@ def add_reader_options(parser: argparse.ArgumentParser):
 
 
 def reader_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """`--option key=value` and `--column ours=theirs` as keyword arguments of the reader."""
+    """`--option key=value` and `--column field=column` as keyword arguments of the reader."""
     from omegaconf import OmegaConf
 
     options = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist(arguments.option)))

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser):
         "--label",
         action="append",
         default=[],
-        metavar="WORD=OURS",
+        metavar="SOURCE=LABEL",
         help="merge labels, as excitement=joy, or drop them, as frustration= (repeatable)",
     )
     add_reader_options(parser)

@@ -51,12 +51,9 @@ NOISES: dict[str, Callable[[int, np.random.Generator, DrawVoices], np.ndarray]] 
     "babble": babble_noise,
 }
 
-
 BABBLE_VOICES = 6
 
-
 TELEPHONE = (300.0, 3400.0)  # Hz, the band of ITU-T G.712
-
 
 _TELEPHONE_FILTER = butter(6, TELEPHONE, "bandpass", fs=SAMPLING_RATE, output="sos")
 

@@ -22,22 +22,16 @@ from processing_merhan import AudioError
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".mp4", ".webm")
 
-
 # Seconds. Shorter recordings give a backbone only a few frames; longer ones need much memory for attention.
 SHORT, LONG = 0.3, 30.0
 
-
 SILENT = 0.001  # of full scale (-60 dB): a recording without a louder sample is silent
-
 
 CLIPPED = 0.001  # a recording with a larger share of its samples at full scale is clipped
 
-
 DURATION_TOLERANCE = 0.5  # seconds between the durations of a recording and of its annotation
 
-
 FREQUENT_TEXT = 0.05  # share of the rows from which on their common text is reported
-
 
 RARE_LABEL = 10  # rows below which a label is reported
 

@@ -22,23 +22,19 @@ from merhan.reporting.markdown_tables import markdown_table
 
 KINDS = ("speaker", "session", "dialogue", "take", "audio", "text", "label-in-text", "validation", "weights")
 
-
 # Pairs of splits: the one that a model is trained on or selected by, and the one whose results are affected.
 PAIRS = (("train", "test"), ("validation", "test"), ("train", "validation"))
-
 
 # Two recordings are copies of each other if the cosine of their fingerprints is above this (see
 # `audio_facts.acoustic_fingerprint`) and their durations differ by less than this share.
 COPY_COSINE = 0.995
 COPY_DURATION = 0.05
 
-
 # A sentence has a fixed label if train has it at least this often, by at least this many speakers, and with one label
 # only. Below a tenth of the test rows such sentences are attributed to chance.
 FIXED_LABEL_ROWS = 3
 FIXED_LABEL_SPEAKERS = 2
 FIXED_LABEL_SHARE = 0.1
-
 
 # A few validation rows that equal test rows are reported by the text and audio checks. From this share on, the
 # validation set is considered to be the test set.

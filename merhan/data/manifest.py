@@ -24,7 +24,6 @@ from merhan.names import DIMENSIONS, VOCABULARY
 
 REQUIRED = ("utterance_id", "corpus", "audio", "text", "label")
 
-
 OPTIONAL = (
     "split",  # train, validation or test
     "speaker",
@@ -47,15 +46,11 @@ OPTIONAL = (
     "text_features",  # the same for the text
 )
 
-
 FEATURES = ("audio_features", "text_features")
-
 
 PATHS = ("audio", *FEATURES)  # columns of paths, relative to the manifest's folder; empty = none
 
-
 SPLITS = ("train", "validation", "test")  # test-<name> where there are several test sets
-
 
 _TEXT_COLUMNS = (
     *REQUIRED,
@@ -71,7 +66,6 @@ _TEXT_COLUMNS = (
     "source_label",
     *FEATURES,
 )
-
 
 _NUMBER_COLUMNS = ("turn", "start", "end", "duration", *DIMENSIONS)
 

@@ -24,7 +24,6 @@ from merhan.reporting.markdown_tables import markdown_table
 
 logger = get_logger(__name__)
 
-
 # Shares of an acted corpus's speakers (or sessions) that are held out. A corpus with fewer than MIN_GROUPS of them
 # belongs to train as a whole.
 TEST_SHARE, VALIDATION_SHARE, MIN_GROUPS = 0.15, 0.10, 5

@@ -106,16 +106,20 @@ def convert(rows: pd.DataFrame, folder: Path, workers: int | None = None) -> lis
     folder.mkdir(parents=True, exist_ok=True)
     columns = rows.reindex(columns=["utterance_id", "audio", "start", "end"])
     jobs = [(*row, folder) for row in columns.itertuples(index=False, name=None)]
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the cores are shared out over recordings, not within one
-    # Threads are enough: decoding, resampling and encoding release the interpreter's lock.
-    return thread_map(
-        _convert,
-        jobs,
-        max_workers=workers or os.cpu_count(),
-        desc="writing audio",
-        unit="file",
-        disable=not progress_is_visible(),
-    )
+    try:
+        # Threads are enough: decoding, resampling and encoding release the interpreter's lock.
+        return thread_map(
+            _convert,
+            jobs,
+            max_workers=workers or os.cpu_count(),
+            desc="writing audio",
+            unit="file",
+            disable=not progress_is_visible(),
+        )
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _convert(job: tuple[str, str, float, float, Path]) -> Outcome:

@@ -36,7 +36,6 @@ from merhan.files import resource
 
 FOLDER = resource("configs/protocols")
 
-
 _NOT_HASHED = ("published", "weaker")  # the results of others do not change what is measured
 
 

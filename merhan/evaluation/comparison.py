@@ -16,7 +16,7 @@ from scipy.stats import binomtest, bootstrap, permutation_test
 
 from merhan.errors import InputError
 from merhan.evaluation.prediction_table import cluster_column
-from merhan.metrics.classification import counts_by_cluster, scores_from_counts
+from merhan.metrics.classification import counts_by_cluster, resampled_scores
 from merhan.metrics.intervals import FEWEST_CLUSTERS, confidence_level
 from merhan.names import SCORE_TITLES, SCORES
 from merhan.reporting.markdown_tables import markdown_table
@@ -86,8 +86,10 @@ def compare(systems: Sequence[System], resamples: int = 5000, seed: int = 0) -> 
         seed: seed of both.
 
     Raises:
-        InputError: the systems have different rows, labels or protocols.
+        InputError: fewer than two systems, or they have different rows, labels or protocols.
     """
+    if len(systems) < 2:
+        raise InputError("compare: give at least two runs or prediction files.")
     for other in systems[1:]:
         require_comparable(systems[0], other)
     return compare_pairs(list(combinations(systems, 2)), resamples, seed)
@@ -207,15 +209,11 @@ class _PairedCounts(NamedTuple):
 
     def difference(self, first: np.ndarray, second: np.ndarray, axis: int) -> np.ndarray:
         """Scores of the second minus scores of the first sample, `(4, ...)`; `axis` is the axis of the clusters."""
-        return self._scores(second, axis) - self._scores(first, axis)
+        return resampled_scores(self.counts, second, axis) - resampled_scores(self.counts, first, axis)
 
     def transposed_difference(self, first: np.ndarray, second: np.ndarray, axis: int) -> np.ndarray:
         """[`difference`] with the samples first, as `permutation_test` needs them."""
         return self.difference(first, second, axis).T
-
-    def _scores(self, sample: np.ndarray, axis: int) -> np.ndarray:
-        # Every score is a function of confusion counts, which add up over clusters.
-        return scores_from_counts(np.moveaxis(self.counts[sample], axis - 2, 0).sum(axis=0))
 
 
 def _differences(first: System, second: System, labels: Sequence[str], resamples: int, seed: int) -> list[Difference]:

@@ -15,13 +15,13 @@ from merhan.data.dataset import EmotionDataset
 from merhan.data.loading import Data, keep_readable
 from merhan.data.votes import has_votes, vote_shares
 from merhan.errors import InputError
-from merhan.evaluation.prediction_table import label_ids, prediction_table, score_dimensions, score_predictions
+from merhan.evaluation.prediction_table import prediction_table, score_dimensions, score_predictions
 from merhan.evaluation.report import write_page, write_report
 from merhan.evaluation.run_description import ModelSource, describe_model, model_source
 from merhan.files import atomic_path, write_json
 from merhan.metrics.annotations import vote_scores
 from merhan.metrics.calibration import calibration_scores, risk_coverage
-from merhan.models.inference import predict_logits, weights_digest
+from merhan.models.inference import label_ids, predict_logits, weights_digest
 from merhan.models.temperature_scaling import row_temperatures
 from merhan.names import MODALITIES
 from merhan.reporting.matplotlib_plots import plot_confusion_matrix, plot_reliability

@@ -10,29 +10,18 @@ from merhan.metrics.annotations import dimension_scores
 from merhan.metrics.classification import EmotionMetrics, classification_scores
 from merhan.metrics.intervals import bootstrap_intervals
 from merhan.names import DIMENSIONS
-from modeling_merhan import MerhanForSequenceClassification
 
 
 # Manifest columns that a prediction table keeps, for grouping and pairing.
 KEPT_COLUMNS = ("corpus", "speaker", "session", "dialogue", "gender", "language", "duration", *DIMENSIONS)
 
-
 GROUP_COLUMNS = ("speaker", "corpus", "gender", "language")  # columns that scores are reported by
-
 
 DURATION_BOUNDS = (-1.0, 1.0, 2.0, 4.0, 8.0, float("inf"))  # seconds
 
-
 DURATION_NAMES = ("under 1 s", "1 to 2 s", "2 to 4 s", "4 to 8 s", "over 8 s")
 
-
 FEWEST_ROWS = 10  # smaller groups are listed last, because their scores are noisy
-
-
-def label_ids(model: MerhanForSequenceClassification) -> dict[str, int]:
-    """Label -> class id of a model, in the order of the ids."""
-    ids = {str(label): int(number) for label, number in (model.config.label2id or {}).items()}
-    return dict(sorted(ids.items(), key=lambda item: item[1]))
 
 
 def prediction_table(

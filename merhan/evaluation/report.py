@@ -40,7 +40,6 @@ from processing_merhan import load_audio
 
 MOST_GROUPS = 12  # shown of each kind of group, for instance of the speakers
 
-
 MOST_ERRORS = 10
 
 

@@ -29,15 +29,11 @@ from processing_merhan import MerhanProcessor
 
 SNRS = (20.0, 15.0, 10.0, 5.0, 0.0)  # dB
 
-
 ERROR_RATES = (0.1, 0.2, 0.3, 0.4)
-
 
 REVERBERATION = 0.8  # seconds until the response has decayed by 60 dB
 
-
 AXES = {"SNR": "signal-to-noise ratio, dB", "WER": "word error rate"}
-
 
 # Descriptions of the conditions whose name contains the key.
 NOTES = {
@@ -131,7 +127,7 @@ def evaluate_robustness(
         inputs = (model, processor, corrupted, split, folder, condition.name, batch_size)
         results.append(evaluate_split(*inputs, reuse=True, **condition.corruption))
     rows = [_result_row(*pair, results[0], folder) for pair in zip(conditions, results, strict=True)]
-    if PartialState().is_main_process:
+    if is_main:
         write_robustness(rows, results[0], folder, model_source(model, folder.parent).name)
     return rows
 

@@ -23,7 +23,7 @@ from merhan.evaluation.run_description import format_date, protocol_text
 from merhan.experiments.plan import Experiment, Run, is_finished, predictions_file
 from merhan.files import write_text
 from merhan.names import SCORE_TITLES, SCORES
-from merhan.reporting.markdown_tables import format_score, interval_note, markdown_table
+from merhan.reporting.markdown_tables import format_score, interval_note, markdown_table, protocol_note
 from merhan.reporting.pages import render
 
 
@@ -142,9 +142,8 @@ def _method_notes(experiment: Experiment, plan: Mapping[str, Sequence[Run]], fir
     folds = len(plan[first.name]) // seeds
     numbers = ", ".join(map(str, experiment.seeds))
     return [
-        f"Protocol `{protocol['name']}` version {protocol['version']} (hash `{protocol['hash']}`), "
-        f"{_count(folds, 'fold')} x {_count(seeds, 'seed')} ({numbers}). Columns of scores: mean over folds and seeds "
-        f"(standard deviation). {interval_note(first.pooled)}",
+        f"Protocol {protocol_note(protocol)}, {_count(folds, 'fold')} x {_count(seeds, 'seed')} ({numbers}). Columns "
+        f"of scores: mean over folds and seeds (standard deviation). {interval_note(first.pooled)}",
         f"{_test_note(experiment, first)} Test rows were not used to select anything.",
     ]
 

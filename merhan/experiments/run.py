@@ -29,9 +29,7 @@ from merhan.training.run_folder import check_run_folder
 
 logger = get_logger(__name__)
 
-
 TRAIN = ("-m", "merhan", "train")  # follows the launcher, by default this Python
-
 
 LAST_LINES = 15  # of the log of a failed run
 

@@ -9,9 +9,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from merhan.data.corpora import CORPORA
 from merhan.data.corpora.base import About, corpus_reader
-from merhan.evaluation.prediction_table import FEWEST_ROWS, label_ids
+from merhan.evaluation.prediction_table import FEWEST_ROWS
 from merhan.files import resource
 from merhan.hub.local_paths import remove_local_paths
+from merhan.models.inference import label_ids
 from merhan.names import SCORE_TITLES, SCORES
 from merhan.recipe.schema import BUILT_IN_BACKBONES, Recipe, selects_best_epoch
 from merhan.reporting.markdown_tables import interval_note, protocol_note, scores_table, temperatures_note
@@ -21,14 +22,9 @@ from modeling_merhan import MerhanForSequenceClassification
 
 UNPUBLISHED = "<this folder>"  # in place of the repository's name until the model is published
 
-
 MODALITY_NAMES = {"audio": "speech", "text": "text"}
 
-
 EXAMPLE_INPUTS = {"audio": '"a.wav"', "text": 'text="I cannot believe it!"'}
-
-
-BACKBONE_NAMES = {"light": "a light speech encoder", "tiny": "a tiny random encoder"}
 
 
 def build_model_card(
@@ -81,8 +77,17 @@ def _fusion(model: MerhanForSequenceClassification) -> str:
 
 
 def _backbones(recipe: Recipe) -> list[str]:
-    names = [name for name in (recipe.model.audio_backbone, recipe.model.text_backbone) if name]
-    return [BACKBONE_NAMES.get(name, f"`{name}`") for name in names]
+    """What the fusion reads, as `a light speech encoder` or the name of a checkpoint."""
+    backbones = []
+    for modality in recipe.model.modalities:
+        name, kind = getattr(recipe.model, f"{modality}_backbone"), MODALITY_NAMES[modality]
+        built_in = {
+            "light": f"a light {kind} encoder",
+            "tiny": f"a tiny random {kind} encoder",
+            "features": f"stored {kind} features",
+        }
+        backbones.append(built_in.get(name, f"`{name}`"))
+    return backbones
 
 
 def _selection_metric(recipe: Recipe) -> str | None:

@@ -22,7 +22,6 @@ from processing_merhan import SAMPLING_RATE, MerhanProcessor
 
 logger = get_logger(__name__)
 
-
 # Optimizer state, training_args.bin (a pickle that may contain a token), logs and predictions are never published.
 ALLOWED = (
     "*.safetensors",
@@ -41,7 +40,7 @@ ALLOWED = (
 )
 
 
-def publish(run: Path, repo_id: str, private: bool = True) -> str:
+def publish(run: str | Path, repo_id: str, private: bool = True) -> str:
     """Push a run's model in one commit, load it back from the Hub, and compare logits; returns the commit's URL.
 
     Only files of `ALLOWED` are copied to a fresh folder and pushed.
@@ -54,6 +53,7 @@ def publish(run: Path, repo_id: str, private: bool = True) -> str:
     Raises:
         InputError: the run is not finished, the Hub refuses, or the logits differ.
     """
+    run = Path(run)
     source = run / "model"
     if not (source / "README.md").is_file():
         raise InputError(f"{run}: has no finished model; finish the run with --resume.")

@@ -94,6 +94,17 @@ def counts_by_cluster(
     return counts
 
 
+def resampled_scores(counts: np.ndarray, sample: np.ndarray, axis: int) -> np.ndarray:
+    """The four scores of resampled clusters `(4, ...)`; every score is a function of confusion counts, which add up.
+
+    Args:
+        counts: `(clusters, references, predictions)`, see [`counts_by_cluster`].
+        sample: numbers of clusters `(..., clusters, ...)`.
+        axis: the axis of the clusters, counted from the end, as scipy's resampling functions pass it.
+    """
+    return scores_from_counts(np.moveaxis(counts[sample], axis - 2, 0).sum(axis=0))
+
+
 def scores_from_counts(counts: np.ndarray) -> np.ndarray:
     """Confusion counts `(..., references, predictions)` -> the four scores of `SCORES`, `(4, ...)`."""
     hits = np.diagonal(counts, axis1=-2, axis2=-1)

@@ -1,11 +1,12 @@
 """Confidence intervals of scores by a bootstrap over speakers or dialogues."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy.stats import bootstrap, norm, t
 
-from merhan.metrics.classification import counts_by_cluster, scores_from_counts
+from merhan.metrics.classification import counts_by_cluster, resampled_scores
 from merhan.names import SCORES
 
 
@@ -36,17 +37,13 @@ def bootstrap_intervals(
     Returns:
         Score -> `[low, high]`; empty with fewer than `FEWEST_CLUSTERS` clusters.
     """
-    # Every score is a function of confusion counts, which add up over clusters.
     counts = counts_by_cluster(predictions, references, clusters, num_labels)
     if len(counts) < FEWEST_CLUSTERS:
         return {}
 
-    def statistic(sample: np.ndarray, axis: int) -> np.ndarray:
-        return scores_from_counts(np.moveaxis(counts[sample], axis - 2, 0).sum(axis=0))
-
     options: dict[str, Any] = {"n_resamples": resamples, "batch": 200, "method": "percentile", "rng": seed}
     level = confidence_level(len(counts))
-    sample = (np.arange(len(counts)),)
+    sample, statistic = (np.arange(len(counts)),), partial(resampled_scores, counts)
     low, high = bootstrap(sample, statistic, confidence_level=level, vectorized=True, **options).confidence_interval
     return {score: [float(a), float(b)] for score, a, b in zip(SCORES, low, high, strict=True)}
 

@@ -5,7 +5,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoTokenizer, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoTokenizer,
+    BatchFeature,
+    PreTrainedConfig,
+)
 
 from merhan.data.stored_features import feature_width
 from merhan.errors import InputError
@@ -92,13 +99,9 @@ def check_backbones(model: MerhanForSequenceClassification, processor: MerhanPro
     Raises:
         InputError: names the recipe's key, the backbone and its family.
     """
-    rng = np.random.default_rng(0)
-    sounds = [rng.standard_normal(round(seconds * SAMPLING_RATE)).astype(np.float32) for seconds in (1.0, 0.6)]
-    texts = [processor.encode_text(text) for text in ("one two three four", "one")]
     model.eval()
     for modality in recipe.backbones:
-        audio, text = (sounds, [None, None]) if modality == "audio" else ([None, None], texts)
-        values, mask = processor.pad(audio, text).values()
+        values, mask = _two_rows(processor, modality).values()
         backbone = getattr(model.merhan, f"{modality}_backbone")
         try:
             with torch.no_grad():
@@ -110,3 +113,12 @@ def check_backbones(model: MerhanForSequenceClassification, processor: MerhanPro
                 f"model.{modality}_backbone: {name!r} (family {backbone.config.model_type}) cannot encode {modality}: "
                 f"{reason}; choose another backbone."
             ) from error
+
+
+def _two_rows(processor: MerhanProcessor, modality: str) -> BatchFeature:
+    """A batch of noise or of words, the second row shorter than the first."""
+    if modality == "text":
+        return processor.pad([None, None], [processor.encode_text(text) for text in ("one two three four", "one")])
+    rng = np.random.default_rng(0)
+    sounds = [rng.standard_normal(round(seconds * SAMPLING_RATE)).astype(np.float32) for seconds in (1.0, 0.6)]
+    return processor.pad(sounds, [None, None])

@@ -96,8 +96,9 @@ def predict_logits(
 
 
 def label_ids(model: MerhanForSequenceClassification) -> dict[str, int]:
-    """Label -> class id, in the order of the classes."""
-    return cast(dict[str, int], model.config.label2id)
+    """Label -> class id, in the order of the ids. (A saved config has its labels in alphabetical order.)"""
+    ids = cast(dict[str, int], model.config.label2id)
+    return dict(sorted(ids.items(), key=lambda item: item[1]))
 
 
 def require_finite_logits(logits: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Tiny backbones with random weights, in the format of pretrained ones: for trials, dry runs and tests."""
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,8 @@ def tiny_text(texts: Sequence[str], family: str = "roberta") -> Path:
         _seeded(config).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
-    return _made(cache_folder() / "tiny" / f"{family}-{_digest(*texts)}", save)
+    fields = json.dumps(TEXT_FAMILIES[family], sort_keys=True)
+    return _made(cache_folder() / "tiny" / f"{family}-{_digest(fields, *texts)}", save)
 
 
 def _made(folder: Path, save: Callable[[Path], None]) -> Path:

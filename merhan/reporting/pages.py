@@ -18,7 +18,6 @@ from processing_merhan import SAMPLING_RATE
 # Text stays text in the SVG, so that the browser has glyphs for every script; fixed ids make equal plots equal files.
 SVG_STYLE: dict[Any, Any] = {**STYLE, "svg.fonttype": "none", "svg.hashsalt": "merhan"}
 
-
 THEME = "svg { color: #222 } @media (prefers-color-scheme: dark) { svg { color: #ddd } }"
 
 

@@ -12,9 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 WIDTH = 360  # of the whole drawing, in SVG units; about the width of a phone in pixels
 
-
 LEFT, RIGHT, TOP, BOTTOM = 50, 14, 14, 42  # margins around the plotting area
-
 
 SMALLEST_RADIUS, LARGEST_RADIUS = 2.0, 11.0  # of the marker of a point without and with all of the weight
 

@@ -21,12 +21,9 @@ from merhan.errors import InputError, did_you_mean
 
 _INTENDED = {"ANG": "anger", "DIS": "disgust", "FEA": "fear", "HAP": "joy", "NEU": "neutral", "SAD": "sadness"}
 
-
 _VOTED = {word[0]: label for word, label in _INTENDED.items()}
 
-
 LABELS = _INTENDED | _VOTED
-
 
 ABOUT = About(
     "CREMA-D, the crowd-sourced emotional multimodal actors dataset",
@@ -35,7 +32,6 @@ ABOUT = About(
     "IEEE Transactions on Affective Computing 5(4):377-390",
     dict.fromkeys(("ANG", "DIS", "FEA", "HAP", "SAD"), 1271) | {"NEU": 1087},
 )
-
 
 SENTENCES = {
     "IEO": "It's eleven o'clock.",
@@ -52,10 +48,8 @@ SENTENCES = {
     "WSI": "We'll stop in a couple of minutes.",
 }
 
-
 # File name without suffix -> problem, and where it is documented.
 KNOWN_BAD = {"1076_MTI_SAD_XX": ("its recording is silent", "README of CheyneyComputerScience/CREMA-D")}
-
 
 # Option `labels` -> its meaning.
 LABEL_SOURCES = {
@@ -63,15 +57,11 @@ LABEL_SOURCES = {
     "voice": "the majority of the voice-only raters",
 }
 
-
 _ID_COLUMN = "Unnamed: 0"  # pandas' name for a column without a heading
-
 
 _NAME = re.compile(r"(?P<actor>\d{4})_(?P<sentence>[A-Z]{3})_(?P<emotion>[A-Z]{3})_(?:LO|MD|HI|XX)")
 
-
 _MISNAMED = {"1040_ITH_SAD_X": "1040_ITH_SAD_XX"}  # in older copies (CheyneyComputerScience/CREMA-D#6)
-
 
 Votes = Mapping[str, Mapping[str, int]]  # file name without suffix -> letter of an emotion -> number of raters
 

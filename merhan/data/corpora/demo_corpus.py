@@ -27,19 +27,14 @@ EMOTIONS = {
     "sadness": ("quiet", "negative"),
 }
 
-
 LABELS = {word: word for word in EMOTIONS}
 
-
 ABOUT = About("The built-in demo corpus", "Apache-2.0", "Made by this project", dict.fromkeys(EMOTIONS, 360))
-
 
 # Number of speakers, and of utterances per speaker and emotion. No speaker is in two splits.
 SPLITS = {"train": (24, 10), "validation": (6, 8), "test": (12, 6)}
 
-
 _OPENINGS = ("I think", "they said", "you know", "as I told you,", "she felt that", "to be honest,")
-
 
 _THINGS = (
     "the dinner",
@@ -52,15 +47,12 @@ _THINGS = (
     "the game",
 )
 
-
 _VERBS = ("was", "is", "seems", "looked")
-
 
 _WORDS = {
     "positive": ("wonderful", "lovely", "great", "delightful", "perfect", "charming", "brilliant", "excellent"),
     "negative": ("terrible", "awful", "horrible", "dreadful", "nasty", "miserable", "ghastly", "rotten"),
 }
-
 
 # Formants in Hz.
 _VOWELS = ((730, 1090, 2440), (270, 2290, 3010), (300, 870, 2240), (530, 1840, 2480), (570, 840, 2410))

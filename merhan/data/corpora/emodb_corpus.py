@@ -24,14 +24,12 @@ LABELS = {
     "N": "neutral",
 }
 
-
 ABOUT = About(
     "EMO-DB, the Berlin Database of Emotional Speech",
     "free, usage unrestricted",
     "Burkhardt, Paeschke, Rolfes, Sendlmeier, Weiss 2005, A database of German emotional speech, Interspeech",
     {"W": 127, "L": 81, "N": 79, "F": 71, "A": 69, "T": 62, "E": 46},
 )
-
 
 SENTENCES = {
     "a01": "Der Lappen liegt auf dem Eisschrank.",
@@ -46,9 +44,7 @@ SENTENCES = {
     "b10": "Die wird auf dem Platz sein, wo wir sie immer hinlegen.",
 }
 
-
 _MALE = {"03", "10", "11", "12", "15"}
-
 
 _NAME = re.compile(r"(?P<speaker>\d\d)(?P<sentence>[ab]\d\d)(?P<emotion>[A-Z])(?P<take>[a-z])")
 

@@ -26,7 +26,6 @@ LABELS = {
     "Sleepy": "sleepiness",
 }
 
-
 # Counted by EmoBox (emo-box/EmoBox) on the release of OpenSLR; others count 6893.
 ABOUT = About(
     "EmoV-DB, the emotional voices database",
@@ -36,16 +35,12 @@ ABOUT = About(
     {"Sleepy": 1720, "Neutral": 1566, "Amused": 1315, "Angry": 1267, "Disgusted": 1019},
 )
 
-
 GENDERS = {"bea": "female", "jenie": "female", "josh": "male", "sam": "male"}
-
 
 _FOLDER = re.compile(rf"(?:.*/)?(?P<speaker>{'|'.join(GENDERS)})[_/](?P<emotion>[A-Za-z]+)")
 
-
 # `anger_1-28_0011`, `Disgust_1-28_0011`, `amused_1_28_0011`
 _NAME = re.compile(r"[A-Za-z]+_\d+[-_]\d+_(?P<number>\d{4})")
-
 
 _PROMPT = re.compile(r'\(\s*arctic_a(?P<number>\d{4})\s+"(?P<words>.*)"\s*\)')
 

@@ -22,7 +22,6 @@ from merhan.errors import InputError
 
 LABELS = {"Neutral": "neutral", "Angry": "anger", "Happy": "joy", "Sad": "sadness", "Surprise": "surprise"}
 
-
 ABOUT = About(
     "ESD, the emotional speech dataset",
     "research purposes only, after a signed licence",
@@ -30,9 +29,7 @@ ABOUT = About(
     dict.fromkeys(LABELS, 7000),
 )
 
-
 SENTENCES = 350  # per language
-
 
 # Emotion in a transcript -> name of the emotion's folder.
 _WRITTEN = {word: word for word in LABELS} | {
@@ -43,15 +40,11 @@ _WRITTEN = {word: word for word in LABELS} | {
     "惊喜": "Surprise",
 }
 
-
 _SPLITS = {"train": "train", "evaluation": "validation", "test": "test"}
-
 
 _MALE = {"0004", "0005", "0006", "0008", "0010", "0011", "0012", "0013", "0014", "0020"}  # the release's ReadMe.txt
 
-
 _NAME = re.compile(r"(?P<speaker>00(?:0[1-9]|1\d|20))_(?P<number>\d{6})")
-
 
 # Some lines have spaces in place of the tabs (HLTSingapore/Emotional-Speech-Data#1).
 _LINE = re.compile(r"(?P<name>\d{4}_\d{6})\s+(?P<words>\S.*?)\s+(?P<emotion>\S+)")

@@ -37,7 +37,6 @@ LABELS = {
     "xxx": None,  # no majority among the raters
 }
 
-
 ABOUT = About(
     "IEMOCAP, the interactive emotional dyadic motion capture database",
     "licence of SAIL, University of Southern California, on request; for research",
@@ -47,7 +46,6 @@ ABOUT = About(
     | {"sur": 107, "fea": 40, "oth": 3, "dis": 2},
     (1, 5),
 )
-
 
 # A rater's label -> label of the vocabulary.
 _RATED: dict[str, str | None] = {
@@ -64,16 +62,12 @@ _RATED: dict[str, str | None] = {
     "Other": None,
 }
 
-
 _STYLES = {"improvised": "_impro", "scripted": "_script"}
-
 
 # [start - end], turn, label, [valence, arousal, dominance]
 _EVALUATED = re.compile(r"\[(\d+\.\d+) - \d+\.\d+\]\t(\S+)\t(\w+)\t\[([\d.]+), ([\d.]+), ([\d.]+)\]")
 
-
 _TURN = re.compile(r"(?P<dialogue>(?P<session>Ses\d\d)[FM]_(?:impro|script)\w+)_(?P<actor>[FM])\d{3}")
-
 
 # The first colon after the times ends the id, because the text may contain `:` and `]:`. Some lines have no times.
 _TRANSCRIBED = re.compile(r"(Ses\S+?)(?:\s*\[[\d. -]+\])?:(.*)")

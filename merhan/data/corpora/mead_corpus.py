@@ -36,7 +36,6 @@ LABELS = {
     "surprised": "surprise",
 }
 
-
 # Counted in the list of files that EmoBox publishes (emo-box/EmoBox), like the sets above.
 ABOUT = About(
     "MEAD, the multi-view emotional audio-visual dataset, audio of part 0",
@@ -55,17 +54,13 @@ ABOUT = About(
     },
 )
 
-
 _LAST_COMMON, _LAST_GENERIC = 3, 13  # numbers of sentences
 
-
 _LIST_LENGTH, _NEUTRAL_LIST_LENGTH = 30, 40
-
 
 _PATH = re.compile(
     r".*/(?P<set>(?P<speaker>[MW]\d{3})/audio/(?P<emotion>\w+)/level_(?P<level>[123]))/(?P<number>\d{3})\.m4a"
 )
-
 
 # (emotion, number) -> text of a sentence; the emotion is empty for sentences of all emotions.
 Texts = dict[tuple[str, int], str]

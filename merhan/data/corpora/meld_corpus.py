@@ -15,7 +15,6 @@ from merhan.errors import InputError
 
 LABELS = {word: word for word in ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")}
 
-
 ABOUT = About(
     "MELD, the multimodal EmotionLines dataset",
     "GPL-3.0 (annotations)",
@@ -24,17 +23,14 @@ ABOUT = About(
     {"neutral": 6436, "joy": 2308, "surprise": 1636, "anger": 1607, "sadness": 1002, "disgust": 361, "fear": 358},
 )
 
-
 _SPLITS = {
     "train": ("train_sent_emo.csv", "train_splits"),
     "validation": ("dev_sent_emo.csv", "dev_splits_complete"),
     "test": ("test_sent_emo.csv", "output_repeated_splits_test"),
 }
 
-
 # (split, dialogue, turn) of clips that cannot be decoded (declare-lab/MELD#39, #52, #27); their rows have text only.
 _UNREADABLE = {("train", 125, 3), ("validation", 110, 7)}
-
 
 _PUNCTUATION = str.maketrans(
     {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2026": "...", "\u2014": "-"}

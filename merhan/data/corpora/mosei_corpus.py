@@ -30,7 +30,6 @@ from merhan.errors import InputError
 
 LABELS = {word: word for word in ("negative", "neutral", "positive")}
 
-
 ABOUT = About(
     "CMU-MOSEI, multimodal opinion sentiment and emotion intensity",
     "none is stated; the videos are their makers' on YouTube, and CMU does not give them out any more",
@@ -39,16 +38,12 @@ ABOUT = About(
     {"negative": 6683, "neutral": 5100, "positive": 11476},  # in CMU_MOSEI_Labels.csv
 )
 
-
 # Values of label2b and split in the table of s3prl, and of annotation and mode in that of MMSA.
 _SIGNS = {"-1": "negative", "0": "neutral", "1": "positive"}
 
-
 _FOLDS = {"0": "train", "1": "validation", "2": "test", "3": ""}
 
-
 _ANNOTATIONS = {"Negative": "negative", "Neutral": "neutral", "Positive": "positive"}
-
 
 _MODES = {"train": "train", "valid": "validation", "test": "test"}
 

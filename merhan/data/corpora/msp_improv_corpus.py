@@ -33,7 +33,6 @@ LABELS = {
     "X": None,  # no agreement among the raters
 }
 
-
 ABOUT = About(
     "MSP-IMPROV",
     "licence agreement with the University of Texas at Dallas, on request; for research",
@@ -43,13 +42,10 @@ ABOUT = About(
     (1, 5),
 )
 
-
 # A rater's label -> label of the vocabulary.
 _RATED = {"Angry": "anger", "Happy": "joy", "Sad": "sadness", "Neutral": "neutral", "Other": None}
 
-
 _NAME = re.compile(r"(?P<sentence>S\d\d)[AHSN]-(?P<sex>[FM])(?P<session>\d\d)-(?P<scenario>[PRST])-[FM]{2}\d+")
-
 
 # There may be a space before a semicolon, and a number may be NaN; the last field, N, is naturalness.
 _CONSENSUS = re.compile(r"UTD-IMPROV-(\S+)\.avi; *(\w) *; *A:([\d.]+|NaN) *; *V:([\d.]+|NaN) *; *D:([\d.]+|NaN) *;.*")

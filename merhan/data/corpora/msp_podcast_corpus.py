@@ -36,7 +36,6 @@ LABELS = {
     "X": None,  # no agreement among the raters
 }
 
-
 ABOUT = About(
     "MSP-Podcast",
     "licence agreement with the University of Texas at Dallas, on request; not to be redistributed",
@@ -45,7 +44,6 @@ ABOUT = About(
     {},  # the corpus grows with every version; reliable counts per class are not known for any of them
     (1, 7),
 )
-
 
 # A rater's label -> label of the vocabulary.
 _RATED: dict[str, str | None] = {
@@ -60,21 +58,15 @@ _RATED: dict[str, str | None] = {
     "Other": None,
 }
 
-
 _SPLITS = {"Train": "train", "Development": "validation", "Validation": "validation", "": ""}
-
 
 _GENDERS = {"Male": "male", "Female": "female", "Unknown": "", "": ""}
 
-
 _TESTS = ("Test1", "Test2", "Test3")
-
 
 _COLUMNS = ("FileName", "EmoClass", "EmoAct", "EmoVal", "EmoDom", "SpkrID", "Gender", "Split_Set")
 
-
 _RAW = re.compile(r"(\S+\.wav); *(\w); *A:([\d.]+); *V:([\d.]+); *D:([\d.]+) *;.*")
-
 
 Votes = Mapping[str, Counter[str]]  # file name of a turn -> label -> number of raters
 

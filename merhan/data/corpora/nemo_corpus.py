@@ -25,14 +25,12 @@ LABELS = {
     "surprised": "surprise",
 }
 
-
 ABOUT = About(
     "nEMO, dataset of emotional speech in Polish",
     "CC BY-NC-SA 4.0",
     "Christop 2024, nEMO: dataset of emotional speech in Polish, LREC-COLING, 12111-12116",
     {"neutral": 809, "sadness": 769, "happiness": 749, "anger": 749, "fear": 736, "surprised": 669},
 )
-
 
 _COLUMNS = ("file_id", "emotion", "raw_text", "speaker_id", "gender")
 

@@ -24,7 +24,6 @@ LABELS = {
     "08": "surprise",
 }
 
-
 ABOUT = About(
     "RAVDESS, speech part",
     "CC BY-NC-SA 4.0",
@@ -32,7 +31,6 @@ ABOUT = About(
     "13(5):e0196391",
     {"01": 96} | dict.fromkeys(("02", "03", "04", "05", "06", "07", "08"), 192),
 )
-
 
 SENTENCES = {"01": "Kids are talking by the door.", "02": "Dogs are sitting by the door."}
 

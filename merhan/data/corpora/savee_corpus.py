@@ -29,7 +29,6 @@ LABELS = {
     "su": "surprise",
 }
 
-
 ABOUT = About(
     "SAVEE, Surrey audio-visual expressed emotion database",
     "for research, on registration with the University of Surrey",
@@ -38,9 +37,7 @@ ABOUT = About(
     {"a": 60, "d": 60, "f": 60, "h": 60, "n": 120, "sa": 60, "su": 60},
 )
 
-
 _SPEAKERS = ("DC", "JE", "JK", "KL")
-
 
 _NAME = re.compile(rf"(?:(?P<speaker>{'|'.join(_SPEAKERS)})_)?(?P<emotion>[a-z]{{1,2}})(?P<sentence>\d\d)")
 

@@ -32,7 +32,6 @@ LABELS = {
     "sad": "sadness",
 }
 
-
 ABOUT = About(
     "TESS, the Toronto emotional speech set",
     "CC BY-NC-ND 4.0",
@@ -40,15 +39,11 @@ ABOUT = About(
     dict.fromkeys(LABELS, 400),
 )
 
-
 _TYPOS = {"OA_bite_neutral": "OAF_bite_neutral"}
-
 
 _FOLDER_WORDS = {word: word for word in LABELS} | {"pleasant_surprise": "ps", "pleasant_surprised": "ps"}
 
-
 _NAME = re.compile(r"(?P<speaker>OAF|YAF)_(?P<word>[^_]+)_(?P<emotion>[^_]+)")
-
 
 _FOLDER = re.compile(rf"(?P<speaker>OAF|YAF)_(?P<emotion>{'|'.join(_FOLDER_WORDS)})", re.IGNORECASE)
 
