@@ -3,11 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.installed
 
-.PHONY: help quickstart test lint structure docs format
+.PHONY: help quickstart test test-slow lint structure docs format
 
 help:
 	@echo "make quickstart   set up, train the demo in two stages, evaluate, report"
 	@echo "make test         set up and run the tests"
+	@echo "make test-slow    the tests that take long"
 	@echo "make lint         ruff, mypy, and mlinter on the two model files"
 	@echo "make structure    print function lengths, dense expressions, import direction, words"
 	@echo "make docs         build the documentation site into site/"
@@ -24,6 +25,9 @@ quickstart: $(SETUP)
 
 test: $(SETUP)
 	$(BIN)/python -m pytest
+
+test-slow: $(SETUP)
+	$(BIN)/python -m pytest -m slow
 
 lint: $(SETUP)
 	$(BIN)/ruff check .
