@@ -179,6 +179,14 @@ class MerhanConfig(PreTrainedConfig):
         if self.problem_type not in (None, "single_label_classification"):
             raise ValueError(f"problem_type {self.problem_type!r} is not supported; emotions are single labels.")
 
+    def to_dict(self) -> dict[str, Any]:
+        """As usual, but without the paths that the backbones were loaded from."""
+        output = super().to_dict()
+        for name in self.sub_configs:
+            if output.get(name) is not None:
+                output[name].pop("_name_or_path", None)
+        return output
+
     @property
     def modalities(self) -> list[str]:
         """The modalities that the model reads: `["audio", "text"]`, `["audio"]` or `["text"]`."""
@@ -774,8 +782,11 @@ class MerhanPreTrainedModel(PreTrainedModel):
         names = {"AutoConfig": "MerhanConfig", "AutoModel": "MerhanModel"}
         names |= dict.fromkeys(("AutoModelForAudioClassification", classifier), "MerhanForSequenceClassification")
         self.config.auto_map = {auto: f"modeling_merhan.{name}" for auto, name in names.items()}
+        # Also under the task that the Hub names, whose stock pipeline would drop text, mask and temperature.
+        # CODEPATH: the Hub has another task for checkpoints of text alone.
+        task = "audio-classification" if "audio" in self.config.modalities else "text-classification"
         pipeline = {"impl": "processing_merhan.EmotionRecognitionPipeline", "pt": [classifier]}
-        self.config.custom_pipelines = {"emotion-recognition": pipeline}
+        self.config.custom_pipelines = dict.fromkeys(("emotion-recognition", task), pipeline)
         super().save_pretrained(save_directory, *args, **kwargs)
 
     @classmethod
@@ -1198,7 +1209,7 @@ def _load_backbone(
     own = {name for name, _ in model.named_children()} | {model.base_model_prefix}
     unexpected = [key for key in info["unexpected_keys"] if key.split(".")[0] in own and "position_ids" not in key]
     _require_matching_weights(name, missing, unexpected)
-    return _encoder_of(model), config
+    return _encoder_of(model), model.config
 
 
 def _backbone_of_merhan(name: str, changes: dict | None, modality: str) -> tuple[Backbone, PreTrainedConfig | None]:

@@ -21,17 +21,19 @@ This file is copied beside every checkpoint and loads alone: it imports nothing 
 
 import functools
 import io
+import itertools
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 import torchaudio
-from transformers import BatchEncoding, Pipeline
+from transformers import AutoModelForSequenceClassification, BatchEncoding, Pipeline
 from transformers.feature_extraction_utils import BatchFeature
+from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.processing_utils import ProcessorMixin
 
 
@@ -320,7 +322,14 @@ class MerhanProcessor(ProcessorMixin):
         return hop / SAMPLING_RATE
 
     def __call__(
-        self, audio: Any = None, text: Any = None, speaker: Any = None, context: Any = None, return_tensors: str = "pt"
+        self,
+        audio: Any = None,
+        text: Any = None,
+        speaker: Any = None,
+        context: Any = None,
+        padding: bool | str = True,
+        truncation: bool = True,
+        return_tensors: str = "pt",
     ) -> BatchFeature:
         """Make the tensors of one utterance, or of a list of utterances.
 
@@ -330,7 +339,11 @@ class MerhanProcessor(ProcessorMixin):
             speaker: name of the speaker, or `None`; or a list.
             context: the previous turns, oldest first, each a string or `{"speaker": ..., "text": ...}`; or a list of
                 such lists, one per utterance.
-            return_tensors: only `"pt"`.
+            padding: `True` or `"longest"`: to the longest row; `"max_length"`: to `max_seconds` and `max_tokens`, so
+                that every batch has the same shape; `False`: not at all, for one utterance.
+            truncation: `False` keeps sound beyond `max_seconds`, and context beyond `max_tokens` as far as the text
+                backbone can read it.
+            return_tensors: `"pt"` or `"np"`.
 
         Returns:
             `input_values` and `audio_attention_mask` `(batch, samples)`, `input_ids` and `attention_mask`
@@ -339,28 +352,39 @@ class MerhanProcessor(ProcessorMixin):
         Raises:
             AudioError: as [`decode_audio`].
             ValueError: lists of different lengths, or a single value beside a list; text that is not a string; an
-                utterance without any modality.
+                utterance without any modality, or longer than the backbone can read.
         """
-        if return_tensors != "pt":
-            raise ValueError(f"return_tensors: only 'pt' is supported, not {return_tensors!r}.")
         rows = _rows(audio, text, speaker, context)
-        waveforms = [None if row["audio"] is None else self.load_audio(row["audio"]) for row in rows]
-        tokens = [self.encode_text(row["text"], row["speaker"], row["context"]) for row in rows]
-        batch = self.pad(waveforms, tokens)
+        _require_choice("return_tensors", return_tensors, ("pt", "np"))
+        _require_choice("padding", padding, (True, False, "longest", "max_length"))
+        if not padding and len(rows) > 1:
+            raise ValueError(f"padding=False: {len(rows)} utterances do not fit into one tensor; pad them.")
+        waveforms = [self.load_audio(row["audio"], truncation=truncation) for row in rows]
+        tokens = [self.encode_text(row["text"], row["speaker"], row["context"], truncation) for row in rows]
+        batch = self.pad(waveforms, tokens, padding=padding)
         self._require_readable(batch)
+        if return_tensors == "np":
+            return BatchFeature({name: tensor.numpy() for name, tensor in batch.items()})
         return batch
 
-    def load_audio(self, source: Any, start: float | None = None, end: float | None = None) -> np.ndarray:
-        """[`load_audio`] with the limits of this processor."""
-        return load_audio(source, start, end, self.min_seconds, self.max_seconds, self.trim_silence)
+    def load_audio(
+        self, source: Any, start: float | None = None, end: float | None = None, truncation: bool = True
+    ) -> np.ndarray | None:
+        """[`load_audio`] with the limits of this processor; `None` for `None`."""
+        if source is None:
+            return None
+        longest = self.max_seconds if truncation else None
+        return load_audio(source, start, end, self.min_seconds, longest, self.trim_silence)
 
-    def encode_text(self, text: str | None, speaker: str | None = None, context: Any = None) -> list[int] | None:
+    def encode_text(
+        self, text: str | None, speaker: str | None = None, context: Any = None, truncation: bool = True
+    ) -> list[int] | None:
         """Token ids of a turn with as much of its context as fits; `None` for an empty turn.
 
         Raises:
             ValueError: the turn alone is longer than the text backbone can read, or is not a string.
         """
-        encoding = self._encode(text, speaker, context)
+        encoding = self._encode(text, speaker, context, truncation)
         return None if encoding is None else encoding["input_ids"]
 
     def words(self, text: str | None, speaker: str | None = None, context: Any = None) -> list[tuple[str, list[int]]]:
@@ -375,7 +399,9 @@ class MerhanProcessor(ProcessorMixin):
                 positions.setdefault(word, []).append(position)
         return [(turn[slice(*encoding.word_to_chars(word))].strip(), tokens) for word, tokens in positions.items()]
 
-    def _encode(self, text: str | None, speaker: str | None, context: Any) -> BatchEncoding | None:
+    def _encode(
+        self, text: str | None, speaker: str | None, context: Any, truncation: bool = True
+    ) -> BatchEncoding | None:
         if text is not None and not isinstance(text, str):
             raise ValueError(f"text: {text!r} is not a string; give the words, or None where there are none.")
         if not text or not text.strip():
@@ -389,7 +415,9 @@ class MerhanProcessor(ProcessorMixin):
                 f"{self.tokenizer.model_max_length}. A turn is never truncated: split it into several."
             )
         before = self._format_context(context or [])
-        longest = min(self.max_tokens, self.tokenizer.model_max_length)
+        longest = self.tokenizer.model_max_length
+        if truncation:
+            longest = min(self.max_tokens, longest)
         specials = [self.tokenizer.num_special_tokens_to_add(pair=pair) for pair in (False, True)]
         if not before or len(ids) - specials[0] + specials[1] >= longest:
             return alone
@@ -414,28 +442,52 @@ class MerhanProcessor(ProcessorMixin):
         waveforms: Sequence[np.ndarray | None],
         tokens: Sequence[list[int] | None],
         always: Sequence[str] = (),
+        padding: bool | str = True,
     ) -> BatchFeature:
         """Pad decoded sound and token ids, one each per row, to a batch with masks; None = the row lacks the
-        modality."""
+        modality. `padding` as in a call of the processor.
+
+        Raises:
+            ValueError: sound that is longer than the speech backbone reads, which its extractor would cut.
+        """
         batch: dict[str, torch.Tensor] = {}
         if "audio" in always or any(waveform is not None for waveform in waveforms):
             silence = np.zeros(round(self.min_seconds * SAMPLING_RATE), dtype=np.float32)
+            filled = [silence if waveform is None else waveform for waveform in waveforms]
             padded = self.feature_extractor(
-                [silence if waveform is None else waveform for waveform in waveforms],
+                filled,
                 sampling_rate=SAMPLING_RATE,
-                padding="max_length" if hasattr(self.feature_extractor, "nb_max_frames") else True,  # Whisper's length
                 return_attention_mask=True,
                 return_tensors="pt",
+                **self._audio_padding(filled, padding),
             )
             batch[self.audio_input_name] = padded[self.audio_input_name]
             batch["audio_attention_mask"] = padded["attention_mask"].long() * _presence(waveforms)
         if "text" in always or any(ids is not None for ids in tokens):
             empty = [self.tokenizer.pad_token_id]
-            filled = [empty if ids is None else ids for ids in tokens]
-            padded = self.tokenizer.pad({"input_ids": filled}, return_tensors="pt")
+            ids = [empty if row is None else row for row in tokens]
+            length = self.max_tokens if padding == "max_length" else None
+            padded = self.tokenizer.pad({"input_ids": ids}, padding=padding, max_length=length, return_tensors="pt")
             batch["input_ids"] = padded["input_ids"]
             batch["attention_mask"] = padded["attention_mask"] * _presence(tokens)
         return BatchFeature(batch)
+
+    def _audio_padding(self, waveforms: Sequence[np.ndarray], padding: bool | str) -> dict[str, Any]:
+        """The padding options of the feature extractor."""
+        fixed = getattr(self.feature_extractor, "n_samples", None)  # Whisper's encoder reads one length
+        if fixed is not None:
+            longest = max(len(waveform) for waveform in waveforms)
+            if longest > fixed:
+                raise ValueError(
+                    f"A recording of {longest / SAMPLING_RATE:.1f} s is longer than the {fixed / SAMPLING_RATE:g} s "
+                    f"that the speech backbone reads; split it."
+                )
+            return {"padding": "max_length"}
+        if padding == "max_length":
+            if self.max_seconds is None:
+                raise ValueError("padding='max_length' needs max_seconds, and this processor has no limit on sound.")
+            return {"padding": padding, "max_length": round(self.max_seconds / self.seconds_per_step)}
+        return {"padding": padding}
 
     def _require_readable(self, batch: Mapping[str, torch.Tensor]):
         """Raise ValueError for modalities that the model does not read, and for rows without any."""
@@ -454,18 +506,77 @@ class MerhanProcessor(ProcessorMixin):
             raise ValueError(f"Utterances {rows} of the batch have neither audio nor text; give at least one.")
 
 
+class MerhanDataCollator:
+    """Utterances with labels -> a batch of [`MerhanForSequenceClassification`], for a plain `Trainer`:
+
+        arguments = TrainingArguments(..., remove_unused_columns=False)
+        Trainer(model, arguments, train_dataset=rows, data_collator=MerhanDataCollator(processor))
+
+    Rows are dictionaries with `audio` or `text` or both, optionally `speaker` and `context`, as a call of the processor
+    takes them, and `label` or `labels`: a class id, or a distribution over the labels. Other columns are ignored.
+    """
+
+    def __init__(self, processor: MerhanProcessor):
+        self.processor = processor
+
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> BatchFeature:
+        audio, text, speaker, context = ([example.get(name) for example in examples] for name in _FIELDS)
+        batch = self.processor(audio, text, speaker, context)
+        for name in ("label", "labels"):
+            if name in examples[0]:
+                batch["labels"] = torch.tensor([example[name] for example in examples])
+        return batch
+
+
+def _require_choice(name: str, value: Any, choices: Sequence[Any]):
+    if value not in choices:
+        raise ValueError(f"{name}: {value!r} is not one of {', '.join(map(repr, choices))}.")
+
+
+def _is_list(values: Any) -> bool:
+    """Whether these are the values of several utterances: a list, a tuple, a column of `datasets`."""
+    return isinstance(values, Sequence) and not isinstance(values, (str, bytes, bytearray, memoryview))
+
+
+def _is_stream(values: Any) -> bool:
+    """Whether these are read one by one: a generator, or a data set of `torch` or `datasets`."""
+    is_iterator = isinstance(values, Iterator) and not isinstance(values, io.IOBase)
+    return is_iterator or isinstance(values, torch.utils.data.Dataset) or hasattr(values, "column_names")
+
+
+def _stream(audio: Any, text: Any, **fields: Any) -> Iterator[dict[str, Any]]:
+    """Utterances of streams that are read side by side, as `{"audio", "text", "speaker", "context"}`."""
+    columns = {name: values for name, values in {"audio": audio, "text": text, **fields}.items() if values is not None}
+    for name, values in columns.items():
+        if not _is_stream(values) and not _is_list(values):
+            raise ValueError(f"{name}: is a single value beside a stream; give one value per utterance, or None.")
+    for row in zip(*(_items(values) for values in columns.values()), strict=True):
+        yield dict.fromkeys(_FIELDS) | dict(zip(columns, row, strict=True))
+
+
+def _items(values: Any) -> Iterator[Any]:
+    """The items of a stream or list; of the rows of a data set, the fields of an utterance."""
+    columns = getattr(values, "column_names", None)
+    if columns and not {"audio", "text"} & set(columns):
+        raise ValueError(f"The data set has no column `audio` or `text`, but {', '.join(columns)}; rename one of them.")
+    for item in values:
+        if columns:
+            item = {name: item[name] for name in _FIELDS if name in item}
+        yield item
+
+
 def _rows(audio: Any, text: Any, speaker: Any, context: Any) -> list[dict[str, Any]]:
     """Turn one utterance, or columns of utterances, into `[{"audio", "text", "speaker", "context"}, ...]`."""
     columns = {"audio": audio, "text": text, "speaker": speaker, "context": context}
-    lists = {name: len(columns[name]) for name in _FIELDS[:3] if isinstance(columns[name], (list, tuple))}
+    lists = {name: len(columns[name]) for name in _FIELDS[:3] if _is_list(columns[name])}
     if not lists:
         return [columns]
     size = next(iter(lists.values()))
     for name, column in columns.items():
         if column is None:
             columns[name] = [None] * size
-        elif not isinstance(column, (list, tuple)) or len(column) != size:
-            kind = f"a list of {len(column)}" if isinstance(column, (list, tuple)) else "a single value"
+        elif not _is_list(column) or len(column) != size:
+            kind = f"a list of {len(column)}" if _is_list(column) else "a single value"
             raise ValueError(f"{name}: is {kind} beside a list of {size}; give one value per utterance, or None.")
     if any(isinstance(turns, (str, Mapping)) for turns in columns["context"]):
         raise ValueError("context: give one list of turns per utterance, or None.")
@@ -487,6 +598,10 @@ class EmotionRecognitionPipeline(Pipeline):
         recogniser("a.wav")                                 sound alone
         recogniser(text="I can't believe it!")              text alone
         recogniser([{"audio": "a.wav", "text": "Oh!"}, "b.flac", {"text": "No."}], batch_size=8)   one list each
+        recogniser(data_set)                                an iterator over the results of its columns `audio`, `text`
+
+    Generators and `KeyDataset`s give an iterator, too. `pipeline("audio-classification", ...)` makes the same pipeline,
+    and so does `pipeline("text-classification", ...)` for a model of text alone, whose first argument is the text.
 
     Audio is anything that [`load_audio`] decodes. `speaker` and `context` (the previous turns, oldest first) are used
     by a model that was trained with them. Scores are calibrated (`config.temperature`); `top_k` keeps the best few
@@ -509,24 +624,41 @@ class EmotionRecognitionPipeline(Pipeline):
     _load_feature_extractor = False  # type: ignore[assignment]
     _load_image_processor = False  # type: ignore[assignment]
 
-    def __call__(self, audio: Any = None, text: Any = None, batch_size: int = 8, **kwargs) -> list:  # type: ignore[override]
+    def __call__(self, audio: Any = None, text: Any = None, batch_size: int | None = None, **kwargs) -> Any:  # type: ignore[override]
         fields = {name: kwargs.pop(name, None) for name in ("speaker", "context")}
-        is_list = isinstance(audio, (list, tuple)) or isinstance(text, (list, tuple))
-        utterances = [_utterance(row.pop("audio"), **row) for row in _rows(audio, text, **fields)]
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size: {batch_size!r} is not a number of utterances; give 1 or more.")
-        if kwargs.get("explain"):
-            batch_size = 1  # without padding, every frame and token belongs to the utterance
-        results: list[Any] = []
-        for first in range(0, len(utterances), batch_size):
-            results += super().__call__({"utterances": utterances[first : first + batch_size]}, **kwargs)
-        return results if is_list else results[0]
+        if text is None and "audio" not in cast(MerhanProcessor, self.processor).modalities:
+            audio, text = None, audio  # the input of a model of text alone, as in `pipeline("text-classification")`
+        size = (self._batch_size or 8) if batch_size is None else batch_size
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"batch_size: {size!r} is not a number of utterances; give 1 or more.")
+        if kwargs.get("explain", self._forward_params.get("explain")):
+            size = 1  # without padding, every frame and token belongs to the utterance
+        if any(_is_stream(values) for values in (audio, text)):
+            return self._results(_stream(audio, text, **fields), size, kwargs)
+        results = list(self._results(_rows(audio, text, **fields), size, kwargs))
+        return results if _is_list(audio) or _is_list(text) else results[0]
 
-    def _sanitize_parameters(self, top_k: int | None = None, explain: bool = False, **kwargs):
-        if kwargs:
+    def _results(self, rows: Iterable[dict[str, Any]], batch_size: int, options: dict[str, Any]) -> Iterator[Any]:
+        """The result of each utterance, batch by batch as they are asked for."""
+        utterances = (_utterance(row.pop("audio"), **row) for row in rows)
+        for batch in iter(lambda: list(itertools.islice(utterances, batch_size)), []):
+            yield from super().__call__({"utterances": batch}, **options)
+
+    def _sanitize_parameters(self, **options):
+        unknown = set(options) - {"top_k", "explain"}
+        if unknown:
             known = "speaker, context, batch_size, top_k, explain"
-            raise TypeError(f"Unknown argument {', '.join(kwargs)}; known are {known}.")
-        return {"explain": explain}, {"explain": explain}, {"top_k": top_k, "explain": explain}
+            raise TypeError(f"Unknown argument {', '.join(sorted(unknown))}; known are {known}.")
+        top_k = options.get("top_k")
+        if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+            raise ValueError(f"top_k: {top_k!r} is not a number of labels; give 1 or more, or None for all.")
+        explain = {name: value for name, value in options.items() if name == "explain"}
+        return explain, explain, options
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any):
+        """Save model and processor, with the code of both, as a folder that loads anywhere."""
+        self.model.save_pretrained(save_directory, **kwargs)
+        cast(MerhanProcessor, self.processor).save_pretrained(save_directory, **kwargs)
 
     def preprocess(self, inputs: dict[str, list[dict]], explain: bool = False) -> dict[str, Any]:  # type: ignore[override]
         rows: list[dict[str, Any]] = inputs["utterances"]
@@ -604,10 +736,16 @@ def _utterance(item: Any, **fields: Any) -> dict[str, Any]:
 
 
 MerhanProcessor.register_for_auto_class()
+# So that `pipeline("emotion-recognition", model=model, processor=processor)` takes a model that is loaded already.
+if "emotion-recognition" not in PIPELINE_REGISTRY.get_supported_tasks():
+    PIPELINE_REGISTRY.register_pipeline(
+        "emotion-recognition", EmotionRecognitionPipeline, pt_model=AutoModelForSequenceClassification
+    )
 
 __all__ = [
     "AudioError",
     "EmotionRecognitionPipeline",
+    "MerhanDataCollator",
     "MerhanProcessor",
     "decode_audio",
     "load_audio",

@@ -76,7 +76,7 @@ def refusal(words: list[str]) -> str:
     """Why a command line cannot be run; empty if its parser accepts it or it is a known program of others."""
     words = list(dropwhile(re.compile(r"[A-Z_]+=").match, words))  # environment variables before the command
     if words[0] == "make":
-        targets = re.findall(r"^(\w+):", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        targets = re.findall(r"^([\w-]+):", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
         return "" if set(words[1:]) <= set(targets) else "no such target"
     if words[0] == "merhan":
         return exits(build_parser().parse_args, words[1:])
