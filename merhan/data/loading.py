@@ -53,7 +53,7 @@ def load_data(
             are not an error here, see [`require_accepted_leaks`].
     """
     where = source_name(recipe.corpus, recipe.source)
-    corpus = read_corpus(recipe.corpus, recipe.source, recipe.label_map, **recipe.options)
+    corpus = read_corpus(recipe.corpus, recipe.source, recipe.label_map, recipe.own_labels, **recipe.options)
     labelled = corpus.rows[~is_context_only(corpus.rows)]
     rows, protocol, protocol_notes = split(labelled, recipe.protocol, recipe.fold, only)
     rows, modality_notes = keep_readable(rows, modalities, raw, where)

@@ -1,23 +1,27 @@
 """The manifest: the table that every corpus is converted to, one row per utterance, as Parquet, CSV or JSONL.
 
 Required columns: `utterance_id`, `corpus`, `audio` (path relative to the manifest's folder; empty = none), `text`
-(empty = none), `label` (one of `merhan.names.VOCABULARY`). The optional ones are listed in `OPTIONAL`.
+(empty = none), `label` (one of `merhan.names.VOCABULARY`, or a label of one's own that `data.own_labels` or the
+`corpus.json` beside the manifest declares). The optional ones are listed in `OPTIONAL`.
 
 A row of a dialogue may have an empty label: a turn that was annotated with no emotion, but is part of the context of
 later turns. Such rows are only read as context; they are neither trained nor evaluated on.
 """
 
+import datetime
 import json
 import os
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Collection, Iterable
 from math import inf
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from merhan.data.labels import relabel, unknown_labels_sentence
 from merhan.data.table_files import read_table
-from merhan.errors import InputError, did_you_mean
+from merhan.errors import InputError
 from merhan.files import atomic_path
 from merhan.names import DIMENSIONS, VOCABULARY
 
@@ -52,6 +56,22 @@ PATHS = ("audio", *FEATURES)  # columns of paths, relative to the manifest's fol
 
 SPLITS = ("train", "validation", "test")  # test-<name> where there are several test sets
 
+# Other names of splits, those that `datasets` knows too.
+_SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev", "development"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_EVALUATION_NAMES = ("eval", "evaluation")
+
+SPLIT_WORDS = (*_SPLIT_NAMES, *_EVALUATION_NAMES)
+
+# What exports write for empty cells. Spoken words have other capitals or a full stop, as in `None.`.
+_NULL_WORDS = ("nan", "NaN", "NAN", "<NA>", "NaT", "None", "null", "NULL", "#N/A", "N/A")
+
+# What spreadsheets and programs write for a duration: `0 days 00:00:01.5`, `00:00:01,500`.
+_CLOCK = re.compile(r"(?:\d+ days? )?\d+:[0-5]?\d:[0-5]?\d(?:[.,]\d+)?")
+
 _TEXT_COLUMNS = (
     *REQUIRED,
     "split",
@@ -80,9 +100,26 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> pd.DataFr
     Raises:
         InputError: the file cannot be read, see [`read_table`], or is not a valid manifest, see [`validate`].
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     rows = normalise_columns(read_table(path), str(path))
-    return validate(with_absolute_paths(rows, root or path.parent), str(path))
+    own_labels = declared_labels(path)
+    rows["label"] = relabel(rows["label"], {}, own_labels)
+    return validate(with_absolute_paths(rows, root or path.parent), str(path), own_labels)
+
+
+def declared_labels(path: Path) -> list[str]:
+    """The labels outside of the vocabulary that the `corpus.json` beside a manifest declares.
+
+    Raises:
+        InputError: that file is not JSON.
+    """
+    file = path.parent / "corpus.json"
+    if not file.is_file():
+        return []
+    try:
+        return list(json.loads(file.read_text(encoding="utf-8")).get("own_labels", []))
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{file}: is not the JSON that `merhan prepare` writes ({error}); prepare again.") from None
 
 
 def write_manifest(rows: pd.DataFrame, path: str | Path):
@@ -121,6 +158,9 @@ def map_paths(rows: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
 def normalise_columns(rows: pd.DataFrame, where: str) -> pd.DataFrame:
     """Give every known column one type: stripped strings without nulls, or floats for times, turns and dimensions.
 
+    Times may also be durations: of pandas, `0 days 00:00:01.5`, or `00:00:01.5`. Other names of splits, as `dev`,
+    become train, validation and test.
+
     Args:
         rows: a table with the columns of a manifest.
         where: name of the data, for messages.
@@ -132,10 +172,12 @@ def normalise_columns(rows: pd.DataFrame, where: str) -> pd.DataFrame:
     rows = rows.reset_index(drop=True).copy()
     for column in _TEXT_COLUMNS:
         if column in rows:
-            rows[column] = rows[column].fillna("").astype(str).str.strip()
+            rows[column] = _as_text(rows[column])
     for column in _NUMBER_COLUMNS:
         if column in rows:
             rows[column] = _numbers(rows, column, where)
+    if "split" in rows:
+        rows["split"] = usual_split_names(rows["split"])
     if "votes" in rows:
         invalid = ~rows["votes"].map(_are_votes).astype(bool)
         remedy = 'write one, as {"joy": 2, "neutral": 1}, or leave it empty'
@@ -153,22 +195,61 @@ def _require_columns(rows: pd.DataFrame, where: str):
         )
 
 
+def _as_text(cells: pd.Series) -> pd.Series:
+    """A column as stripped strings, empty where it is null. Whole numbers have no decimals, as in `3.0` of a column
+    that is a float only because some of its cells are empty.
+    """
+    if pd.api.types.is_float_dtype(cells) and (cells.dropna() % 1 == 0).all():
+        cells = cells.astype("Int64")
+    return cells.astype(object).where(cells.notna(), "").astype(str).str.strip()
+
+
+def usual_split_names(names: pd.Series) -> pd.Series:
+    """Splits as train, validation and test, from other usual names of them; unknown names stay as they are.
+
+    `eval` is the test, as in `datasets`, unless there is a test beside it: then it is for validation.
+    """
+    simplified = names.str.lower()
+    has_test = simplified.isin(["test", "testing"]).any()
+    usual = _SPLIT_NAMES | dict.fromkeys(_EVALUATION_NAMES, "validation" if has_test else "test")
+    return simplified.map(usual).where(simplified.isin(list(usual)), names)
+
+
 def _numbers(rows: pd.DataFrame, column: str, where: str) -> pd.Series:
-    """A column as floats, NaN where it is empty."""
-    numbers = pd.to_numeric(rows[column], errors="coerce")
-    filled = ~rows[column].isin(["", None]) & rows[column].notna()
-    problem, remedy = f"{column} is not a number", "write a number, or leave it empty"
-    _refuse(rows, numbers.isna() & filled, where, problem, remedy)
+    """A column as floats, NaN where it is empty; durations in seconds."""
+    cells = rows[column]
+    if pd.api.types.is_timedelta64_dtype(cells):
+        return cells.dt.total_seconds()
+    cells = cells.astype(object).where(cells.notna(), None).map(_without_clock)
+    numbers = pd.to_numeric(cells, errors="coerce")
+    invalid = numbers.isna() & cells.notna() & (cells.astype(str).str.strip() != "")
+    if invalid.any():
+        first = str(cells[invalid].iloc[0])
+        remedy = "write seconds as a number, or leave it empty"
+        if re.fullmatch(r"-?\d+,\d+", first.strip()):
+            remedy = "write a point in place of the decimal comma"
+        _refuse(rows, invalid, where, f"{column} is not a number but {first!r}", remedy)
     return numbers
 
 
-def validate(rows: pd.DataFrame, where: str, extra_labels: Iterable[str] = ()) -> pd.DataFrame:
+def _without_clock(cell: Any) -> Any:
+    """Seconds of a duration; anything else unchanged."""
+    if isinstance(cell, datetime.time):
+        cell = cell.isoformat()
+    if isinstance(cell, str) and _CLOCK.fullmatch(cell.strip()):
+        cell = pd.to_timedelta(cell.strip().replace(",", ".")).to_pytimedelta()
+    if isinstance(cell, datetime.timedelta):
+        return cell.total_seconds()
+    return cell
+
+
+def validate(rows: pd.DataFrame, where: str, own_labels: Iterable[str] = ()) -> pd.DataFrame:
     """Check that rows are a valid manifest, and return them.
 
     Args:
         rows: rows with normalised columns.
         where: name of the data, for messages.
-        extra_labels: labels that are valid in addition to the vocabulary.
+        own_labels: labels that are valid in addition to the vocabulary.
 
     Raises:
         InputError: names the file, the row (counted from 1, without the header) and the remedy.
@@ -180,26 +261,75 @@ def validate(rows: pd.DataFrame, where: str, extra_labels: Iterable[str] = ()) -
     _refuse(rows, names.duplicated(), where, "utterance_id is not unique", "give every row its own")
     empty = ~(has_modality(rows, "audio") | has_modality(rows, "text"))
     _refuse(rows, empty, where, "neither audio nor text", "give either, or remove the row")
-    _require_known_labels(rows, where, {*VOCABULARY, *extra_labels})
+    _require_known_labels(rows, where, {*VOCABULARY, *own_labels})
+    _require_times(rows, where)
     if "split" in rows:
         known = rows["split"].isin(["", *SPLITS]) | rows["split"].str.match(r"test-[\w-]+$")
         _refuse(rows, ~known, where, "unknown split", f"write {', '.join(SPLITS)} (or test-<name>)")
     return rows
 
 
-def _require_known_labels(rows: pd.DataFrame, where: str, known: set[str]):
+def _require_times(rows: pd.DataFrame, where: str):
+    """Refuse segments that no recording can have."""
+    nothing = pd.Series(float("nan"), rows.index)
+    start, end, duration = (rows.get(column, nothing) for column in ("start", "end", "duration"))
+    for column, seconds in (("start", start), ("end", end)):
+        invalid = (seconds < 0) | (seconds == inf)
+        _refuse(rows, invalid, where, f"{column} is {_first(seconds, invalid)} s", "write seconds from 0 on")
+    invalid = end <= start.fillna(0)
+    problem = f"end is {_first(end, invalid)} s, and start {_first(start.fillna(0), invalid)} s"
+    _refuse(rows, invalid, where, problem, "an utterance ends after its start")
+    # A manifest's duration is that of its segment, so a segment that is a thousand times longer is in milliseconds.
+    ratio = (end - start.fillna(0)) / duration
+    invalid = (duration > 0) & ratio.between(900, 1100)
+    problem = f"end is {_first(end, invalid)} s, in a recording of {_first(duration, invalid)} s"
+    _refuse(rows, invalid, where, problem, "start and end are in seconds, these seem to be milliseconds")
+
+
+def _first(values: pd.Series, chosen: pd.Series) -> str:
+    """The first chosen value, for a message; empty if none is."""
+    return next((f"{value:g}" for value in values[chosen]), "")
+
+
+def _require_known_labels(rows: pd.DataFrame, where: str, known: Collection[str]):
     unknown = ~rows["label"].isin(known) & ~is_context_only(rows)
-    if unknown.any():
-        label = rows.loc[unknown, "label"].iloc[0]
-        problem = f"label {label!r} is not in the vocabulary"
-        remedy = f"map it with data.label_map (`--label {label}=...` on the command line){did_you_mean(label, known)}"
-        _refuse(rows, unknown, where, problem, remedy)
+    if not unknown.any():
+        return
+    number = int(unknown.to_numpy().argmax())
+    name = rows["utterance_id"].iloc[number]
+    sentence = unknown_labels_sentence(rows.loc[unknown, "label"], known)
+    raise InputError(f"{where}, row {number + 1} ({name!r}): {sentence}")
 
 
 def has_modality(rows: pd.DataFrame, modality: str) -> pd.Series:
     """`(rows,)` bool: which rows have `audio` or `text`, raw or as features."""
     features = rows.get(f"{modality}_features", pd.Series("", rows.index))
     return (rows[modality] != "") | (features != "")
+
+
+def null_words(rows: pd.DataFrame, where: str) -> list[str]:
+    """Sentences about cells such as "nan", which a broken export wrote for empty ones; they are read as words.
+
+    Args:
+        rows: rows with normalised columns.
+        where: name of the data.
+    """
+    sentences = []
+    for column in ("text", "audio", "speaker", "label"):
+        cells = rows.get(column, pd.Series(dtype=str))
+        affected = has_null_word(cells)
+        if affected.any():
+            number = int(affected.to_numpy().argmax())
+            sentences.append(
+                f"{affected.sum()} of {len(rows)} cells of {column!r} are {cells.iloc[number]!r} or the like, which "
+                f"exports write for empty ones, and are read as words: {where}, row {number + 1}; clear them if so"
+            )
+    return sentences
+
+
+def has_null_word(cells: pd.Series) -> pd.Series:
+    """`(rows,)` bool: which cells are a word that programs write for an empty cell."""
+    return cells.isin(_NULL_WORDS)
 
 
 def is_context_only(rows: pd.DataFrame) -> pd.Series:

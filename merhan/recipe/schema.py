@@ -97,7 +97,11 @@ class DataRecipe:
     options: dict[str, Any] = setting(
         {}, help="options of the corpus reader, as `columns` of a table: {audio: file, label: feeling}"
     )
-    label_map: dict[str, Any] = setting({}, help="label of the source -> label of the vocabulary; null drops its rows")
+    label_map: dict[Any, Any] = setting(
+        {},
+        help="label (or class id) of the source -> label of the vocabulary; null drops its rows; case does not matter",
+    )
+    own_labels: list[str] = setting([], help="labels that are valid in addition to the vocabulary, as `stress`")
     protocol: str | None = setting(
         None, help="a file of configs/protocols, `loso:<column>` or `loco`; null = the manifest's `split` column"
     )

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from merhan.data.corpora import CORPORA
-from merhan.data.labels import map_label
-from merhan.data.manifest import normalise_columns, validate
+from merhan.data.labels import check_label_map, map_label, relabel, unused_keys
+from merhan.data.manifest import normalise_columns, null_words, validate
 from merhan.errors import InputError, did_you_mean
 
 
@@ -72,7 +72,11 @@ class About(NamedTuple):
 
 
 def read_corpus(
-    name: str, source: str | Path | Sequence[str] | None, label_map: Mapping[str, str | None] | None = None, **options
+    name: str,
+    source: str | Path | Sequence[str] | None,
+    label_map: Mapping[str, str | None] | None = None,
+    own_labels: Sequence[str] = (),
+    **options,
 ) -> Corpus:
     """Read a corpus into valid manifest rows.
 
@@ -80,13 +84,16 @@ def read_corpus(
         name: one of `CORPORA`.
         source: the folder of the raw release, a file, or the name of a `datasets` data set, see the reader; the reader
             `manifest` also takes a list of files.
-        label_map: label -> label, as `{"excitement": "joy", "frustration": None}`; None drops the rows.
+        label_map: label -> label, as `{"excitement": "joy", "frustration": None}`; None drops the rows. Case and
+            surrounding blanks of the labels do not matter.
+        own_labels: labels that are valid in addition to the vocabulary. Those that prepared manifests declare are
+            valid as well.
         options: options of the reader.
 
     Raises:
         InputError: the reader, its options or the release cannot be used, or a row is invalid.
     """
-    label_map = label_map or {}
+    label_map = {str(word): label for word, label in (label_map or {}).items()}  # class ids are numbers in a recipe
     reader, where = corpus_reader(name), source_name(name, source)
     if isinstance(source, list) and name != "manifest":
         raise InputError(
@@ -100,9 +107,12 @@ def read_corpus(
     if hasattr(reader, "LABELS"):
         rows, not_emotions = _add_labels(rows, reader.LABELS, where)
         skipped = [*skipped, *not_emotions]
-    rows, dropped = _relabel(normalise_columns(rows, where), label_map)
-    new_labels = [label for label in label_map.values() if label is not None]
-    return Corpus(validate(rows, where, new_labels), [*skipped, *dropped], remarks)
+    if name == "manifest":
+        own_labels = [*own_labels, *reader.declared(source)]
+    check_label_map(label_map, own_labels)
+    rows, dropped = _relabel(normalise_columns(rows, where), label_map, own_labels)
+    remarks = [*remarks, *null_words(rows, where)]
+    return Corpus(validate(rows, where, own_labels), [*skipped, *dropped], remarks)
 
 
 def source_name(name: str, source: str | Path | Sequence[str] | None) -> str:
@@ -200,27 +210,28 @@ def _add_labels(rows: pd.DataFrame, table: Mapping[str, str | None], where: str)
     return _drop_unlabelled(rows.assign(label=labels), rows["source_label"], "label {!r} is not an emotion")
 
 
-def _relabel(rows: pd.DataFrame, label_map: Mapping[str, str | None]) -> tuple[pd.DataFrame, list[Skipped]]:
+def _relabel(
+    rows: pd.DataFrame, label_map: Mapping[str, str | None], own_labels: Sequence[str]
+) -> tuple[pd.DataFrame, list[Skipped]]:
     """Apply `data.label_map` to labels and votes."""
-    unused = set(label_map) - set(rows["label"])
+    unused = unused_keys(label_map, rows["label"])
     if unused:
-        label = min(unused)
-        suggestion = did_you_mean(label, set(rows["label"]))
-        raise InputError(f"data.label_map (`--label`): no row has the label {label!r}{suggestion}")
+        suggestion = did_you_mean(unused[0], set(rows["label"]))
+        raise InputError(f"data.label_map (`--label`): no row has the label {unused[0]!r}{suggestion}")
     if "source_label" not in rows:
         rows = rows.assign(source_label=rows["label"])
     if label_map and "votes" in rows:
-        rows = rows.assign(votes=[_relabel_votes(votes, label_map) for votes in rows["votes"]])
+        rows = rows.assign(votes=[_relabel_votes(votes, label_map, own_labels) for votes in rows["votes"]])
     labels = rows["label"]
-    rows = rows.assign(label=[label_map.get(label, label) for label in labels])
+    rows = rows.assign(label=relabel(labels, label_map, own_labels))
     return _drop_unlabelled(rows, labels, "label {!r} is dropped by data.label_map")
 
 
-def _relabel_votes(cell: str, label_map: Mapping[str, str | None]) -> str:
+def _relabel_votes(cell: str, label_map: Mapping[str, str | None], own_labels: Sequence[str]) -> str:
     """A cell of `votes` with mapped labels; votes for dropped labels are removed."""
+    votes = json.loads(cell or "{}")
     counts: Counter[str] = Counter()
-    for word, count in json.loads(cell or "{}").items():
-        label = label_map.get(word, word)
+    for label, count in zip(relabel(votes, label_map, own_labels), votes.values(), strict=True):
         if label is not None:
             counts[label] += count
     if not counts:

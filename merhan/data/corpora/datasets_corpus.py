@@ -1,101 +1,149 @@
 """Any data set of the `datasets` library, from the Hub or from disk, with a mapping of its columns."""
 
-import hashlib
-import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import pandas as pd
+from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
 
 from merhan.data.corpora.base import Corpus
-from merhan.data.corpora.table_corpus import rename_columns
+from merhan.data.corpora.table_corpus import column_name, leave_out_unlabelled, remarks_on, rename_columns
+from merhan.data.embedded_files import is_empty, sound_files, vector_file
 from merhan.data.manifest import FEATURES
 from merhan.errors import InputError, did_you_mean
-from merhan.files import atomic_path, cache_folder
 
 
-_SPLITS = {"train": "train", "validation": "validation", "dev": "validation", "valid": "validation", "test": "test"}
+_FAILURES = (OSError, ValueError, ConnectionError, ImportError, datasets.exceptions.DatasetsError)
 
 
-def read(source: str | Path | None, columns: Mapping[str, str] | None = None, config: str | None = None) -> Corpus:
-    """Read every split. Audio and features that the data set contains are written to the cache once as files.
+class _AudioPath(datasets.Audio):
+    """Audio of a folder of recordings. Storing its path does not need torchcodec, which `datasets` asks for."""
+
+    def encode_example(self, value: str) -> dict[str, Any]:
+        return {"bytes": None, "path": value}
+
+
+def read(
+    source: str | Path | None,
+    columns: Mapping[str, str | None] | None = None,
+    config: str | None = None,
+    root: str | Path | None = None,
+) -> Corpus:
+    """Read every split. Sound and features that the data set contains are written to the cache once as files.
+
+    Sound may be an `Audio` column, a path, the bytes of a file, or samples with their rate, see
+    [`merhan.data.embedded_files.sound_files`]. Rows whose label is hidden (None, or -1 of a ClassLabel) are left out.
 
     Args:
-        source: a name on the Hub, or a folder.
-        columns: manifest column -> column of the data set, as `{"audio_features": "emotion2vec_features"}`.
+        source: a name on the Hub, a folder (of `save_to_disk`, of Parquet files, or of recordings, an `audiofolder`),
+            or a Parquet file.
+        columns: manifest column -> column of the data set, as `{"audio_features": "emotion2vec_features"}`; null: the
+            data set has no such column, whatever is named so.
         config: the configuration of the data set.
+        root: the folder that paths are relative to, by default the working folder.
 
     Raises:
-        InputError: the data set cannot be loaded, or lacks a column.
+        InputError: the data set cannot be loaded, lacks a column, or holds no sound where it should.
     """
     if source is None:
         raise InputError("data.source: give the name or the folder of the data set.")
-    columns = dict(columns or {})
-    parts = [_rows(split, name, columns, str(source)) for name, split in _load(str(source), config).items()]
-    rows = pd.concat(parts, ignore_index=True)
-    return Corpus(rename_columns(rows, columns, Path(str(source)).name, Path()), [])
+    name, columns = str(source), dict(columns or {})
+    parts = [_rows(split, part, columns, name) for part, split in _load(name, config).items()]
+    table = pd.concat(parts, ignore_index=True)
+    rows = rename_columns(table, columns, Path(name).stem, Path(root or "").expanduser(), name)
+    rows, skipped = leave_out_unlabelled(rows)
+    return Corpus(rows, skipped, remarks_on(table, columns))
 
 
 def _load(source: str, config: str | None) -> datasets.DatasetDict:
+    path = Path(source).expanduser()
     try:
-        if (Path(source) / "dataset_dict.json").is_file():
-            return datasets.load_from_disk(source)
-        if (Path(source) / "state.json").is_file():
-            return datasets.DatasetDict(train=datasets.load_from_disk(source))
+        if (path / "dataset_dict.json").is_file():
+            return datasets.load_from_disk(path)
+        if (path / "state.json").is_file():
+            return datasets.DatasetDict(train=datasets.load_from_disk(path))
+        if path.is_file():
+            return datasets.load_dataset("parquet", data_files=str(path))
+        return _build(str(path) if path.is_dir() else source, config)
+    except _FAILURES as error:
+        cause = error.__cause__ or error
+        reason = " ".join(str(cause).split())
+        raise InputError(f"data.source: {source!r} cannot be loaded as a data set ({reason}).") from None
+
+
+def _build(source: str, config: str | None) -> datasets.DatasetDict:
+    builder = datasets.load_dataset_builder(source, config)
+    if not isinstance(builder, FolderBasedBuilder):
         return datasets.load_dataset(source, config)
-    except (OSError, ValueError, ConnectionError) as error:
-        raise InputError(f"data.source: {source!r} cannot be loaded as a data set ({error}).") from None
+    builder.BASE_FEATURE = _AudioPath
+    builder.download_and_prepare()
+    return builder.as_dataset()
 
 
-def _rows(split: datasets.Dataset, name: str, columns: Mapping[str, str], source: str) -> pd.DataFrame:
+def _rows(split: datasets.Dataset, name: str, columns: Mapping[str, str | None], source: str) -> pd.DataFrame:
     """The rows of one split under the column names of the data set."""
-    audio, label = columns.get("audio", "audio"), columns.get("label", "label")
+    audio, label = column_name("audio", columns), column_name("label", columns)
     if label not in split.column_names:
-        suggestion = did_you_mean(label, split.column_names)
+        suggestion = did_you_mean(str(label), split.column_names)
         raise InputError(
             f"data.options.columns.label (`--column label=...`): {source} has no column {label!r}{suggestion}"
         )
-    if isinstance(split.features.get(audio), datasets.Audio):
-        split = split.cast_column(audio, datasets.Audio(decode=False))
-    vectors = {columns.get(column, column) for column in FEATURES} & set(split.column_names)
-    rows = pd.DataFrame({column: split[column][:] for column in split.column_names if column not in vectors})
+    vectors = {column_name(column, columns) for column in FEATURES} & set(split.column_names)
+    plain = [column for column in split.column_names if column not in vectors and column != audio]
+    rows = pd.DataFrame({column: split[column][:] for column in plain})
     for column in vectors:
         arrays = split.select_columns([column]).with_format("numpy")
-        rows[column] = [_feature_file(row[column]) for row in arrays]
+        rows[column] = [vector_file(row[column]) for row in arrays]
     if isinstance(split.features[label], datasets.ClassLabel):
-        rows[label] = [split.features[label].int2str(number) for number in rows[label]]
-    if audio in rows:
-        rows[audio] = [_audio_file(cell) for cell in rows[audio]]
+        rows[label] = [_class_name(split.features[label], number) for number in rows[label]]
+    if audio is not None and audio in split.column_names:
+        where = f"{source}, split {name}, column {audio!r} ({_type_name(split.features[audio])})"
+        rows[audio] = sound_files(_sound_cells(split, audio), where)
     if "split" not in rows:
-        rows["split"] = _SPLITS.get(name, name)
+        rows["split"] = name
     return rows
 
 
-def _audio_file(audio: str | Mapping[str, Any] | None) -> str:
-    """The path of a recording, which is written to the cache if the data set contains its bytes."""
-    if not isinstance(audio, Mapping):
-        return audio or ""
-    if not audio.get("bytes"):
-        return audio.get("path") or ""
-    return _write_to_cache(audio["bytes"], Path(audio.get("path") or "").suffix)
-
-
-def _feature_file(vectors: np.ndarray | None) -> str:
-    """The path of an .npy file of feature vectors, written to the cache; empty for None."""
-    if vectors is None:
+def _class_name(labels: datasets.ClassLabel, number: Any) -> str:
+    """The name of a class id; empty for None and -1, by which data sets hide the labels of a test."""
+    if is_empty(number) or int(number) == -1:
         return ""
-    file = io.BytesIO()
-    np.save(file, vectors.astype(np.float32))
-    return _write_to_cache(file.getvalue(), ".npy")
+    return labels.int2str(int(number))
 
 
-def _write_to_cache(content: bytes, suffix: str) -> str:
-    """The path of a file with this content, named by its hash."""
-    path = cache_folder() / "datasets" / f"{hashlib.blake2b(content, digest_size=16).hexdigest()}{suffix}"
-    if not path.is_file():
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(content)
-    return str(path)
+def _sound_cells(split: datasets.Dataset, column: str) -> Iterator[Any]:
+    """The cells of a sound column, not decoded; one row is in memory at a time."""
+    feature = split.features[column]
+    if isinstance(feature, datasets.Audio):
+        split = split.cast_column(column, datasets.Audio(decode=False))
+    split = split.select_columns([column])
+    if isinstance(feature, dict) and {"array", "raw"} & set(feature):
+        yield from (_with_own_types(row[column], feature) for row in split.with_format("numpy"))
+    else:
+        yield from (row[column] for row in split)
+
+
+def _with_own_types(cell: dict[str, Any] | None, feature: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Samples in the type that the data set declares; `datasets` makes int64 of every integer."""
+    if cell is None:
+        return None
+    for key in ("array", "raw"):
+        if cell.get(key) is not None:
+            cell[key] = cell[key].astype(_sample_type(feature[key]))
+    return cell
+
+
+def _sample_type(feature: Any) -> str:
+    while isinstance(feature, datasets.List | datasets.LargeList):
+        feature = feature.feature
+    return feature.dtype
+
+
+def _type_name(feature: Any) -> str:
+    if isinstance(feature, dict):
+        return "{" + ", ".join(f"{name}: {_type_name(item)}" for name, item in feature.items()) + "}"
+    if isinstance(feature, datasets.Value):
+        return feature.dtype
+    return type(feature).__name__

@@ -12,20 +12,13 @@ from typing import Any
 import pandas as pd
 
 from merhan.data.corpora.base import Corpus, Skipped, missing_notes
+from merhan.data.manifest import SPLIT_WORDS
 from merhan.errors import InputError
 
 
 # What processing_merhan.load_audio decodes; other files are left out, and counted.
 _SUFFIXES = {".wav", ".flac", ".aif", ".aiff", ".ogg", ".opus", ".mp3"}  # by soundfile
 _SUFFIXES |= {".m4a", ".aac", ".wma", ".mp4", ".webm", ".mkv"}  # by PyAV
-
-
-# Folder names that `audiofolder` treats as splits.
-_SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
-}
 
 
 def read(source: str | Path | None, speaker_pattern: str | None = None) -> Corpus:
@@ -62,7 +55,7 @@ def _is_hidden(path: Path) -> bool:
 def _has_splits(recordings: Iterable[Path], folder: Path) -> bool:
     """Whether the top folders are splits instead of labels."""
     tops = {path.parts[0] for path in recordings}
-    splits = {top for top in tops if top.lower() in _SPLITS}
+    splits = {top for top in tops if top.lower() in SPLIT_WORDS}
     if splits and splits != tops:
         raise InputError(
             f"{folder}: {min(splits)!r} is the name of a split and {min(tops - splits)!r} is not; the top folders must "
@@ -95,7 +88,7 @@ def _row(path: Path, folder: Path, has_splits: bool, pattern: re.Pattern[str] | 
         "label": path.parts[has_splits],
     }
     if has_splits:
-        row["split"] = _SPLITS[path.parts[0].lower()]
+        row["split"] = path.parts[0]  # normalise_columns makes `validation` of `dev`
     if pattern:
         row["speaker"] = f"{folder.name}-{_speaker(path, folder, pattern)}"
     return row

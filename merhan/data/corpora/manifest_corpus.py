@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from merhan.data.corpora.base import Corpus
-from merhan.data.manifest import normalise_columns, with_absolute_paths
+from merhan.data.manifest import declared_labels, normalise_columns, with_absolute_paths
 from merhan.data.table_files import read_table
 from merhan.errors import InputError
 
@@ -23,8 +23,18 @@ def read(source: str | Path | Sequence[str] | None, root: str | Path | None = No
     """
     if not source:
         raise InputError("data.source: give the path of the manifest.")
+    parts = [_read(file, root) for file in _files(source)]
+    return Corpus(pd.concat(parts, ignore_index=True), [])
+
+
+def declared(source: str | Path | Sequence[str]) -> list[str]:
+    """The labels outside of the vocabulary that the manifests' `corpus.json` files declare."""
+    return [label for file in _files(source) for label in declared_labels(file)]
+
+
+def _files(source: str | Path | Sequence[str]) -> list[Path]:
     files = [source] if isinstance(source, str | Path) else source
-    return Corpus(pd.concat([_read(Path(file), root) for file in files], ignore_index=True), [])
+    return [Path(file).expanduser() for file in files]
 
 
 def _read(file: Path, root: str | Path | None) -> pd.DataFrame:

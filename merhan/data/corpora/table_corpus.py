@@ -1,63 +1,149 @@
-"""The user's own recordings, listed in a CSV, TSV, JSONL or Parquet file with columns of any name."""
+"""The user's own recordings, listed in a CSV, TSV, JSONL, Parquet or .xlsx file with columns of any name."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import pandas as pd
 
-from merhan.data.corpora.base import Corpus
+from merhan.data.corpora.base import Corpus, Skipped
+from merhan.data.embedded_files import is_empty, sound_files
 from merhan.data.manifest import FEATURES, OPTIONAL, PATHS, REQUIRED
-from merhan.data.table_files import read_table
+from merhan.data.table_files import load_table
 from merhan.errors import InputError, did_you_mean
 
 
-def read(source: str | Path | None, columns: Mapping[str, str] | None = None, root: str | Path | None = None) -> Corpus:
+_MODALITIES = ("audio", "text", *FEATURES)
+
+
+def read(
+    source: str | Path | None,
+    columns: Mapping[str, str | None] | None = None,
+    root: str | Path | None = None,
+    encoding: str | None = None,
+) -> Corpus:
     """Read a table whose `label` column holds labels of the vocabulary, or ones that `label_map` maps to them.
+
+    Rows with an empty label are left out, unless they are turns of a dialogue. In a Parquet file sound may be in the
+    cells, see [`merhan.data.embedded_files.sound_files`].
 
     Args:
         source: the file.
         columns: manifest column -> column of the table, as `{"audio": "path", "text": "transcript"}`; columns that are
-            not listed keep their names.
+            not listed keep their names. `{"text": None}`: the table has no text, whatever is named so.
         root: the folder that paths are relative to, by default the folder of the table.
+        encoding: of a CSV or TSV file that is not Unicode, as `cp1252`.
 
     Raises:
         InputError: the table cannot be read or lacks a column.
     """
     if source is None:
         raise InputError("data.source: give the path of the table.")
-    folder = Path(root or Path(source).parent)
-    return Corpus(rename_columns(read_table(source), columns or {}, Path(source).stem, folder), [])
+    columns = columns or {}
+    path = Path(source).expanduser()
+    table, notes = load_table(path, encoding)
+    folder = path.parent if root is None else Path(root).expanduser()
+    rows = rename_columns(table, columns, path.stem, folder, str(source))
+    rows, skipped = leave_out_unlabelled(rows)
+    return Corpus(rows, skipped, [*notes, *remarks_on(table, columns)])
 
 
-def rename_columns(rows: pd.DataFrame, columns: Mapping[str, str], corpus: str, root: Path) -> pd.DataFrame:
+def column_name(field: str, columns: Mapping[str, str | None]) -> str | None:
+    """The column of the table that holds a manifest column; None if the mapping says that there is none."""
+    return columns.get(field, field) or None
+
+
+def rename_columns(
+    table: pd.DataFrame, columns: Mapping[str, str | None], corpus: str, root: Path, where: str = "rows"
+) -> pd.DataFrame:
     """Give a table the column names of a manifest, default values for missing columns, and full paths.
 
     Args:
-        rows: the table.
-        columns: manifest column -> column of the table.
+        table: the table.
+        columns: manifest column -> column of the table, or None.
         corpus: name of the corpus, used for the columns `corpus` and `utterance_id` if the table lacks them.
         root: the folder that paths are relative to.
+        where: name of the data, for messages.
 
     Raises:
-        InputError: `columns` has an unknown column of either kind.
+        InputError: `columns` has an unknown column of either kind, or a modality's column holds nothing.
     """
+    _check_columns(table, columns)
+    sources = set(columns.values())
+    renamed = {name: table[source] for name, source in columns.items() if source}
+    others = [name for name in table.columns if name not in sources and name not in columns]
+    rows = pd.DataFrame({**renamed, **{name: table[name] for name in others}}, index=table.index)
+    for field in _MODALITIES:
+        if field in rows:
+            _require_content(rows[field], field, column_name(field, columns), where)
+    rows = rows.assign(**{column: value for column, value in _defaults(rows, corpus).items() if column not in rows})
+    for column in PATHS:
+        if column in rows:
+            paths = sound_files(rows[column], f"{where}, column {column_name(column, columns)!r}")
+            rows[column] = [_full_path(root, path) for path in paths]
+    return rows
+
+
+def leave_out_unlabelled(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Skipped]]:
+    """The rows that have a label or are turns of a dialogue, and the others."""
+    if "label" not in rows:
+        return rows, []
+    dialogues = rows.get("dialogue", pd.Series("", rows.index))
+    hidden = rows["label"].map(_is_blank).astype(bool) & dialogues.map(_is_blank).astype(bool)
+    if hidden.all():
+        raise InputError(f"{rows['corpus'].iloc[0]}: no row has a label; check the label column (`--column label=`).")
+    reason = "the label is empty or hidden"
+    return rows[~hidden].reset_index(drop=True), [Skipped(str(name), reason) for name in rows["utterance_id"][hidden]]
+
+
+def remarks_on(table: pd.DataFrame, columns: Mapping[str, str | None]) -> list[str]:
+    """Sentences about columns of the table that are not read because another one is mapped to their name."""
+    return [
+        f"column {name!r} of the table is not read, because data.options.columns maps {source!r} to {name}"
+        for name, source in columns.items()
+        if source and source != name and name in table and name not in columns.values()
+    ]
+
+
+def _check_columns(table: pd.DataFrame, columns: Mapping[str, str | None]):
     for name, source in columns.items():
         if name not in REQUIRED + OPTIONAL:
             suggestion = did_you_mean(name, REQUIRED + OPTIONAL)
             raise InputError(f"data.options.columns (`--column {name}=...`): unknown column {name!r}{suggestion}")
-        if source not in rows:
+        if source and source not in table:
             raise InputError(
                 f"data.options.columns.{name} (`--column {name}=...`): the table has no column "
-                f"{source!r}{did_you_mean(source, rows)}"
+                f"{source!r}{did_you_mean(source, table)}"
             )
-    rows = rows.rename(columns={source: name for name, source in columns.items()})
-    defaults = {column: value for column, value in _defaults(rows, corpus).items() if column not in rows}
-    rows = rows.assign(**defaults)
-    for column in PATHS:
-        if column in rows:
-            rows[column] = [str(root / path) if path else "" for path in rows[column].fillna("")]
-    return rows
+
+
+def _require_content(cells: pd.Series, field: str, column: str | None, where: str):
+    """Refuse a modality's column that yields nothing, and a text column that holds something else than text."""
+    kinds = sorted({type(cell).__name__ for cell in cells if not _is_blank(cell)})
+    if not kinds:
+        raise InputError(
+            f"{where}: column {column!r} ({cells.dtype}) is read as {field}, and all of its {len(cells)} cells are "
+            f"empty; map another column, or none with data.options.columns.{field}=null (`--column {field}=`)."
+        )
+    if field == "text" and {"bytes", "dict", "list", "ndarray"} & set(kinds):
+        raise InputError(
+            f"{where}: column {column!r} is read as text and holds {' and '.join(kinds)}; map a column of strings."
+        )
+
+
+def _is_blank(cell: Any) -> bool:
+    return is_empty(cell) or (isinstance(cell, str) and not cell.strip())
+
+
+def _full_path(root: Path, cell: str) -> str:
+    """The path of a cell, which may begin with `~` or have the separators of Windows."""
+    cell = cell.strip()
+    if not cell:
+        return ""
+    path = root / Path(cell).expanduser()
+    if "\\" in cell and not path.exists():
+        path = root / PureWindowsPath(cell).as_posix()
+    return str(path)
 
 
 def _defaults(rows: pd.DataFrame, corpus: str) -> dict[str, Any]:
