@@ -200,13 +200,16 @@ trainer: {{per_device_train_batch_size: 4}}
 """
 
 
-@pytest.mark.parametrize("kind", ["struct", "audiofolder", "flac with integer labels"])
+@pytest.mark.parametrize("kind", ["struct with a label of ones own", "audiofolder", "flac with integer labels"])
 def test_each_form_trains_from_ten_lines(kind, tmp_path):
     extra = "min_seconds: 0.5"
     if kind == "audiofolder":
         source = audio_folder(tmp_path)
-    elif kind == "struct":
+    elif kind == "struct with a label of ones own":
         source = shard(tmp_path, FORMS["float32 array"])
+        rows = pd.read_parquet(source)
+        rows.replace({"label": {"joy": "stress"}}).to_parquet(source)
+        extra = "own_labels: [stress]"
     else:
         source = shard(tmp_path, FORMS["flac bytes"])
         rows = pd.read_parquet(source)
@@ -219,3 +222,5 @@ def test_each_form_trains_from_ten_lines(kind, tmp_path):
     run = api.train(recipe)
     predictions = pd.read_parquet(run / "evaluation" / "test" / "predictions.parquet")
     assert len(predictions) == 3
+    if "own_labels" in extra:
+        assert "stress" in (run / "model" / "README.md").read_text(encoding="utf-8")

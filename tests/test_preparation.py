@@ -15,10 +15,12 @@ from releases import msp_podcast
 
 from merhan.cli import main as cli
 from merhan.data.corpora.base import read_corpus
+from merhan.data.loading import load_data
 from merhan.data.manifest import read_manifest, write_manifest
 from merhan.data.preparation import prepare
 from merhan.errors import InputError
 from merhan.logs import captured_messages
+from merhan.recipe.schema import DataRecipe
 from processing_merhan import load_audio
 
 
@@ -56,7 +58,7 @@ def release(tmp_path, tone) -> Path:
 
 def test_prepared_audio_equals_the_original(release, tmp_path):
     with captured_messages() as messages:
-        rows = prepare("ravdess", release, tmp_path / "out")
+        rows = prepare("ravdess", release, tmp_path / "out").rows
     assert "| 05 | anger | 192 | 2 | 0 |" in messages[0] and "16 recordings written, 0 existed already" in messages
     again = read_manifest(tmp_path / "out/manifest.parquet")
     assert again["audio"].tolist() == rows["audio"].tolist()
@@ -105,13 +107,88 @@ def test_unreadable_recordings_are_listed_and_left_out(release, tmp_path):
     files[1].write_bytes(b"")
     files[2].write_bytes(files[2].read_bytes()[: files[2].stat().st_size // 2])
     with captured_messages() as messages:
-        rows = prepare("ravdess", release, tmp_path / "out")
-    assert len(rows) == 13 and "3 failed" in messages[-1]
+        rows = prepare("ravdess", release, tmp_path / "out").rows
+    assert len(rows) == 16 and "3 failed (3 of their rows stay, with their words)" in messages[-1]
+    assert (rows["audio"] == "").sum() == 3 and (rows["text"] != "").all()
     failed = pd.read_csv(tmp_path / "out/failed.csv")
     assert failed["audio"].tolist() == [str(path) for path in files[:3]]
     assert failed["error"].str.contains("cannot be decoded|empty file|truncated").all()
     shutil.copy(files[8], files[0])  # the next run reads the replaced file
-    assert len(prepare("ravdess", release, tmp_path / "out")) == 14
+    assert len(prepare("ravdess", release, tmp_path / "out").rows) == 16
+    assert len(pd.read_csv(tmp_path / "out/failed.csv")) == 2
+
+
+@pytest.mark.parametrize(("share", "code"), [("0.5", 0), ("0.2", 1), ("0", 1)])
+def test_exit_code_1_where_too_many_recordings_failed(share, code, tmp_path, tone, capsys):
+    lines = ["audio,label", *(f"{number}.wav,joy" for number in range(3)), "broken.wav,joy"]
+    for number in range(3):
+        tone(f"{number}.wav")
+    (tmp_path / "broken.wav").write_bytes(b"no sound" * 99)
+    (tmp_path / "m.csv").write_text("\n".join(lines))
+    words = ["prepare", "table", str(tmp_path / "m.csv"), str(tmp_path / "out"), "--max_failed", share]
+    if code:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(words)
+        assert ended.value.code == 1
+        assert f"1 of 4 recordings failed, more than --max_failed {float(share):g}" in capsys.readouterr().err
+    else:
+        cli.main(words)
+    assert len(read_manifest(tmp_path / "out/manifest.parquet")) == 3, "the row without words is left out"
+
+
+def test_only_files_existed_already(tmp_path, tone):
+    tone("a.wav")
+    (tmp_path / "m.csv").write_text("audio,text,label\na.wav,yes,joy\n,no,anger\n,well,joy\n")
+    for expected in ("1 recordings written, 0 existed already", "0 recordings written, 1 existed already"):
+        with captured_messages() as messages:
+            prepare("table", tmp_path / "m.csv", tmp_path / "out")
+        assert messages[-1] == f"{expected}, 2 rows have no recording"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--label", "joy"], "--label joy: write KEY=VALUE, as --label happy=joy"),
+        (["--label", "=joy"], "--label =joy: write KEY=VALUE"),
+        (["--column", "audio"], "--column audio: write KEY=VALUE, as --column audio=file"),
+        (["--option", "root"], "--option root: write KEY=VALUE, as --option root=clips"),
+    ],
+)
+@pytest.mark.parametrize("command", [["prepare", "table", "m.csv", "out"], ["doctor", "m.csv", "--corpus", "table"]])
+def test_an_option_without_a_value(command, words, expected, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command, *words])
+    assert ended.value.code == 2 and expected in capsys.readouterr().err
+
+
+def test_a_label_of_ones_own_is_carried_through(tmp_path, tone, capsys):
+    """From prepare, which declares it, to the doctor, the readers and the audit."""
+    lines = ["audio,label,speaker,split"]
+    for number, split in enumerate(["train", "validation", "test"]):
+        soundfile.write(tmp_path / f"{number}.wav", 0.1 * np.random.default_rng(number).standard_normal(16_000), 16_000)
+        lines += [f"{number}.wav,{label},{split},{split}" for label in ("Stress", "joy")]
+    (tmp_path / "m.csv").write_text("\n".join(lines))
+    source, out = str(tmp_path / "m.csv"), tmp_path / "out"
+    with pytest.raises(SystemExit):
+        cli.main(["prepare", "table", source, str(out)])
+    assert "label 'Stress' (3 rows) is not in the vocabulary" in capsys.readouterr().err
+    cli.main(["prepare", "table", source, str(out), "--own_label", "stress"])
+    assert json.loads((out / "corpus.json").read_text(encoding="utf-8"))["own_labels"] == ["stress"]
+    code, said = doctor(capsys, out / "manifest.parquet")
+    assert "| stress | 3 |" in said and code == 0
+    code, said = doctor(capsys, source, "--corpus", "table", "--own_label", "stress")
+    assert "| stress | 3 |" in said
+    assert set(read_corpus("manifest", out / "manifest.parquet").rows["label"]) == {"stress", "joy"}
+    assert set(
+        load_data(DataRecipe("manifest", str(out / "manifest.parquet")), ["audio"], ["audio"]).rows["label"]
+    ) == {
+        "stress",
+        "joy",
+    }
+    (out / "corpus.json").unlink()
+    with pytest.raises(InputError, match=r"declare a label of your own with data.own_labels: \[stress\]"):
+        read_corpus("manifest", out / "manifest.parquet")
+    assert len(read_corpus("manifest", out / "manifest.parquet", own_labels=["stress"]).rows) == 6
 
 
 def test_a_removed_line_does_not_reuse_the_audio_of_another_row(tmp_path, tone):
@@ -123,7 +200,7 @@ def test_a_removed_line_does_not_reuse_the_audio_of_another_row(tmp_path, tone):
     table = tmp_path / "clips.csv"
     for content in (lines, [lines[0], *lines[2:]]):
         table.write_text("\n".join(content))
-        rows = prepare("table", table, tmp_path / "out")
+        rows = prepare("table", table, tmp_path / "out").rows
     durations = {
         label: soundfile.info(audio).duration for label, audio in zip(rows["label"], rows["audio"], strict=True)
     }
@@ -135,7 +212,7 @@ def test_a_turn_whose_recording_cannot_be_read_keeps_its_text(tmp_path, tone):
     (tmp_path / "b.wav").write_bytes(b"no sound" * 99)
     lines = ["utterance_id,corpus,audio,text,label,dialogue,turn", "a,own,a.wav,Hi.,joy,d,0", "b,own,b.wav,No.,joy,d,1"]
     (tmp_path / "m.csv").write_text("\n".join(lines))
-    rows = prepare("manifest", tmp_path / "m.csv", tmp_path / "out")
+    rows = prepare("manifest", tmp_path / "m.csv", tmp_path / "out").rows
     assert rows["text"].tolist() == ["Hi.", "No."] and rows["audio"].iloc[1] == "" and rows["audio"].iloc[0]
     assert len(pd.read_csv(tmp_path / "out/failed.csv")) == 1
 
@@ -148,14 +225,14 @@ def test_strict_requires_the_published_counts(release, tmp_path):
 
 def test_strict_accepts_a_complete_release(corpora, tmp_path):
     with captured_messages() as messages:
-        rows = prepare("emodb", corpora / "emodb", tmp_path / "out", strict=True)
+        rows = prepare("emodb", corpora / "emodb", tmp_path / "out", strict=True).rows
     assert len(rows) == 535 and "| all |  | 535 | 535 | 0 |" in messages[0]
 
 
 def test_strict_accepts_a_corpus_without_published_counts(tmp_path):
     source = msp_podcast.make(tmp_path)
     with captured_messages() as messages:
-        rows = prepare("msp_podcast", source, tmp_path / "out", strict=True)
+        rows = prepare("msp_podcast", source, tmp_path / "out", strict=True).rows
     assert "| A | anger | 1 | 0 |" in messages[0] and "no published counts are known" in messages[0]
     assert "| published |" not in messages[0] and len(rows) == 9
 
@@ -229,6 +306,8 @@ def test_doctor_of_git_lfs_pointers_names_the_remedy(tmp_path, capsys):
         ("no text", "rows without text", 0),
         ("missing", "recordings that do not exist", 1),
         ("rare", "labels with under ten rows", 0),
+        ("no sound", "rows without sound", 0),
+        ("null word", "cells of text such as `nan`", 0),
         ("same text", "whose text is that of one row in twenty", 0),
     ],
 )
@@ -244,7 +323,7 @@ def test_doctor_finds(fault, expected, code, tmp_path, capsys):
             rate = {"slow": 8_000, "other rate": 48_000}.get(fault, rate)
             seconds = {"short": 0.1, "long": 31.0}.get(fault, seconds)
             gain = {"silent": 1e-5, "clipped": 2.0}.get(fault, gain)
-            text = {"no text": ""}.get(fault, text)
+            text = {"no text": "", "null word": "NaN"}.get(fault, text)
             label = {"rare": "fear"}.get(fault, label)
             annotated = {"wrong duration": 9.0}.get(fault)
         waveform = np.clip(gain * rng.standard_normal(round(rate * seconds)), -1, 1)
@@ -252,6 +331,9 @@ def test_doctor_finds(fault, expected, code, tmp_path, capsys):
         rows.append([f"u{number}", "own", path.name, text, label, annotated or seconds])
     table = pd.DataFrame(rows, columns=["utterance_id", "corpus", "audio", "text", "label", "duration"])
     table.to_csv(tmp_path / "m.csv", index=False)
+    if fault == "no sound":
+        table.loc[3, "audio"] = ""
+        table.to_csv(tmp_path / "m.csv", index=False)
     if fault == "missing":
         (tmp_path / "3.wav").unlink()
     exit_code, said = doctor(capsys, tmp_path / "m.csv", "--html", tmp_path / "page.html")

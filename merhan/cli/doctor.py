@@ -2,6 +2,7 @@
 
     merhan doctor prepared/ravdess/manifest.parquet
     merhan doctor /data/EmoDB --corpus emodb --html emodb.html
+    merhan doctor clips.csv --corpus table --column audio=file --column label=feeling --label happy=joy
 
 Exit code 1 if there are errors that training must not ignore.
 """
@@ -10,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from merhan.cli.options import add_reader_options, reader_options
+from merhan.cli.options import add_label_options, add_reader_options, label_options, reader_options
 from merhan.data.corpora import CORPORA
 from merhan.errors import InputError
 
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser):
     """Declare the options of the command."""
     parser.add_argument("source", help="a manifest, or a folder with recordings")
     parser.add_argument("--corpus", choices=CORPORA, help="read the folder as this corpus, with its labels and words")
+    add_label_options(parser)
     add_reader_options(parser)
     parser.add_argument("--json", type=Path, help="also write the diagnosis as JSON")
     parser.add_argument("--html", type=Path, help="also write the diagnosis as a page with plots")
@@ -48,9 +50,14 @@ def _rows(arguments: argparse.Namespace):
     from merhan.data.doctor import raw_folder
     from merhan.data.manifest import read_manifest
 
-    path = Path(arguments.source)
+    path = Path(arguments.source).expanduser()
+    options = reader_options(arguments) | label_options(arguments)
     if arguments.corpus:
-        return read_corpus(arguments.corpus, path, **reader_options(arguments)).rows
+        corpus = read_corpus(arguments.corpus, arguments.source, **options)
+        print(*(f"note: {note}" for note in corpus.notes), sep="\n")
+        return corpus.rows
+    if any(options.values()):
+        raise InputError("doctor: --label, --own_label, --column and --option are for a reader; name it with --corpus.")
     if not path.is_dir():
         return read_manifest(path)
     rows = raw_folder(path)

@@ -3,6 +3,8 @@
 import argparse
 from typing import Any, cast
 
+from merhan.errors import InputError
+
 
 def add_set_option(parser: argparse.ArgumentParser):
     """`--set key=value`, repeatable."""
@@ -55,11 +57,51 @@ def add_reader_options(parser: argparse.ArgumentParser):
     )
 
 
+def add_label_options(parser: argparse.ArgumentParser):
+    """What the labels of the source mean."""
+    parser.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="SOURCE=LABEL",
+        help="map labels, as happy=joy, or drop their rows, as unsure= (repeatable); case does not matter",
+    )
+    parser.add_argument(
+        "--own_label",
+        action="append",
+        default=[],
+        metavar="LABEL",
+        help="a label that is valid in addition to the vocabulary, as stress (repeatable)",
+    )
+
+
 def reader_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """`--option key=value` and `--column field=column` as keyword arguments of the reader."""
+    """`--option key=value` and `--column field=column` as keyword arguments of the reader.
+
+    Raises:
+        InputError: one of them has no `=`.
+    """
     from omegaconf import OmegaConf
 
-    options = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist(arguments.option)))
+    pairs = [_pair(change, "--option", "root=clips") for change in arguments.option]
+    options = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist(["=".join(pair) for pair in pairs])))
     if arguments.column:
-        options["columns"] = dict(column.partition("=")[::2] for column in arguments.column)
+        options["columns"] = dict(_pair(change, "--column", "audio=file") for change in arguments.column)
     return options
+
+
+def label_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """`--label happy=joy` and `--own_label stress` as keyword arguments of [`read_corpus`]; `unsure=` is None.
+
+    Raises:
+        InputError: a `--label` has no `=`.
+    """
+    changes = [_pair(change, "--label", "happy=joy") for change in arguments.label]
+    return {"label_map": {word: label or None for word, label in changes}, "own_labels": arguments.own_label}
+
+
+def _pair(change: str, option: str, example: str) -> tuple[str, str]:
+    key, equals, value = change.partition("=")
+    if not equals or not key:
+        raise InputError(f"{option} {change}: write KEY=VALUE, as {option} {example}.")
+    return key, value.strip()

@@ -4,14 +4,16 @@
     merhan prepare table clips.csv prepared/clips --column audio=file --column label=feeling
     merhan prepare all /data prepared
 
-An interrupted call is resumed by the same command.
+An interrupted call is resumed by the same command. Exit code 1 if more than `--max_failed` of the recordings failed.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
-from merhan.cli.options import add_reader_options, reader_options
+from merhan.cli.options import add_label_options, add_reader_options, label_options, reader_options
 from merhan.data.corpora import CORPORA
+from merhan.errors import InputError
 
 
 HELP = "convert a raw corpus release to 16 kHz FLAC and a manifest; resumable"
@@ -26,15 +28,16 @@ def add_arguments(parser: argparse.ArgumentParser):
     )
     parser.add_argument("source", help="the folder of the raw release, a file, or the name of a `datasets` data set")
     parser.add_argument("out", type=Path, help="folder to write")
-    parser.add_argument(
-        "--label",
-        action="append",
-        default=[],
-        metavar="SOURCE=LABEL",
-        help="merge labels, as excitement=joy, or drop them, as frustration= (repeatable)",
-    )
+    add_label_options(parser)
     add_reader_options(parser)
     parser.add_argument("--strict", action="store_true", help="counts that differ from the published ones are an error")
+    parser.add_argument(
+        "--max_failed",
+        type=float,
+        default=0.05,
+        metavar="SHARE",
+        help="share of the recordings that may fail, 0 to 1; exit code 1 if more do (default: 0.05)",
+    )
     parser.add_argument("--workers", type=int, help="recordings converted at a time (default: one per core)")
 
 
@@ -43,16 +46,19 @@ def run(arguments: argparse.Namespace):
     from merhan.data.multi_corpus import prepare_all
     from merhan.data.preparation import prepare
 
+    options = reader_options(arguments) | label_options(arguments)
     if arguments.corpus == "all":
-        prepare_all(Path(arguments.source), arguments.out, arguments.strict, arguments.workers)
-        return
-    options = reader_options(arguments)
-    if arguments.label:
-        options["label_map"] = dict(_label_change(word) for word in arguments.label)
-    prepare(arguments.corpus, arguments.source, arguments.out, options, arguments.strict, arguments.workers)
-
-
-def _label_change(word: str) -> tuple[str, str | None]:
-    """`excitement=joy` -> (`excitement`, `joy`); `frustration=` -> (`frustration`, None)."""
-    theirs, _, ours = word.partition("=")
-    return theirs, ours or None
+        if any(options.values()):
+            raise InputError("prepare all: takes no --label, --own_label, --column or --option; prepare one by one.")
+        prepared = prepare_all(Path(arguments.source).expanduser(), arguments.out, arguments.strict, arguments.workers)
+    else:
+        prepared = prepare(
+            arguments.corpus, arguments.source, arguments.out, options, arguments.strict, arguments.workers
+        )
+    if prepared.failed > arguments.max_failed * prepared.recordings:
+        print(
+            f"{prepared.failed} of {prepared.recordings} recordings failed, more than --max_failed "
+            f"{arguments.max_failed:g}; see {arguments.out / 'failed.csv'}",
+            file=sys.stderr,
+        )
+        sys.exit(1)

@@ -15,6 +15,7 @@ import pandas as pd
 
 from merhan.data.audio_facts import AudioFacts, inspect_audio
 from merhan.data.leaks import normalise_text
+from merhan.data.manifest import NULL_WORD_COLUMNS, has_modality, has_null_word
 from merhan.reporting.markdown_tables import markdown_table
 from merhan.reporting.pages import figure_data_url, render
 from processing_merhan import AudioError
@@ -90,7 +91,9 @@ def examine(rows: pd.DataFrame, source: str) -> tuple[Diagnosis, list[AudioFacts
         *_duplicate_recordings(rows, facts),
         *_mixed_sampling_rates(rows, facts),
         *_wrong_durations(rows, seconds),
+        *_rows_without_sound(rows),
         *_texts(rows),
+        *_null_words(rows),
         *_labels(diagnosis.labels),
     ]
     audible = seconds[seconds > 0]
@@ -251,6 +254,25 @@ def _wrong_durations(rows: pd.DataFrame, seconds: pd.Series) -> list[Finding]:
     affected = (seconds > 0) & annotated.notna() & ((seconds - annotated).abs() > DURATION_TOLERANCE)
     problem = f"recordings that differ from their annotation by over {DURATION_TOLERANCE} s"
     return _finding("warning", problem, rows, affected, "check the cuts against the annotated times")
+
+
+def _rows_without_sound(rows: pd.DataFrame) -> list[Finding]:
+    """Rows without sound in a corpus that has some."""
+    audible = has_modality(rows, "audio")
+    if not audible.any():
+        return []
+    remedy = "check the audio column, and failed.csv of `merhan prepare`; or use modality dropout"
+    return _finding("warning", "rows without sound", rows, ~audible, remedy)
+
+
+def _null_words(rows: pd.DataFrame) -> list[Finding]:
+    """Cells such as "nan", which are read as words."""
+    findings = []
+    for column in NULL_WORD_COLUMNS:
+        if column in rows:
+            problem = f"cells of {column} such as `nan`, which exports write for empty ones"
+            findings += _finding("warning", problem, rows, has_null_word(rows[column]), "clear them, or leave them out")
+    return findings
 
 
 def _texts(rows: pd.DataFrame) -> list[Finding]:

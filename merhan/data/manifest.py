@@ -68,6 +68,7 @@ SPLIT_WORDS = (*_SPLIT_NAMES, *_EVALUATION_NAMES)
 
 # What exports write for empty cells. Spoken words have other capitals or a full stop, as in `None.`.
 _NULL_WORDS = ("nan", "NaN", "NAN", "<NA>", "NaT", "None", "null", "NULL", "#N/A", "N/A")
+NULL_WORD_COLUMNS = ("text", "speaker", "audio")
 
 # What spreadsheets and programs write for a duration: `0 days 00:00:01.5`, `00:00:01,500`.
 _CLOCK = re.compile(r"(?:\d+ days? )?\d+:[0-5]?\d:[0-5]?\d(?:[.,]\d+)?")
@@ -315,7 +316,7 @@ def null_words(rows: pd.DataFrame, where: str) -> list[str]:
         where: name of the data.
     """
     sentences = []
-    for column in ("text", "audio", "speaker", "label"):
+    for column in NULL_WORD_COLUMNS:
         cells = rows.get(column, pd.Series(dtype=str))
         affected = has_null_word(cells)
         if affected.any():

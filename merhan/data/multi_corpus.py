@@ -15,7 +15,7 @@ import pandas as pd
 from merhan.data.corpora import CORPORA
 from merhan.data.corpora.base import corpus_reader
 from merhan.data.manifest import SPLITS, in_split, is_context_only, read_manifest, write_manifest
-from merhan.data.preparation import prepare
+from merhan.data.preparation import Prepared, prepare
 from merhan.errors import InputError
 from merhan.logs import get_logger
 from merhan.names import SENTIMENTS
@@ -29,7 +29,7 @@ logger = get_logger(__name__)
 TEST_SHARE, VALIDATION_SHARE, MIN_GROUPS = 0.15, 0.10, 5
 
 
-def prepare_all(root: Path, out: Path, strict: bool = False, workers: int | None = None) -> pd.DataFrame:
+def prepare_all(root: Path, out: Path, strict: bool = False, workers: int | None = None) -> Prepared:
     """Prepare every corpus that has a folder of its name below `root`, and join them in `out/manifest.parquet`.
 
     Args:
@@ -38,7 +38,7 @@ def prepare_all(root: Path, out: Path, strict: bool = False, workers: int | None
         strict, workers: as in [`prepare`].
 
     Returns:
-        the rows of the joined manifest.
+        the rows of the joined manifest, and the counts of all corpora.
 
     Raises:
         InputError: there is no such folder, or a corpus cannot be prepared.
@@ -47,9 +47,11 @@ def prepare_all(root: Path, out: Path, strict: bool = False, workers: int | None
     if not folders:
         names = ", ".join(name for name in CORPORA if hasattr(corpus_reader(name), "ABOUT"))
         raise InputError(f"{root}: no folder is named after a corpus; known are {names}.")
+    recordings = failed = 0
     for name, folder in folders.items():
         logger.info(f"\n## {name}\n")
-        prepare(name, folder, out / name, strict=strict, workers=workers)
+        prepared = prepare(name, folder, out / name, strict=strict, workers=workers)
+        recordings, failed = recordings + prepared.recordings, failed + prepared.failed
     parts = [read_manifest(out / name / "manifest.parquet") for name in folders]
     rows = pd.concat([part.assign(split=unified_split(part)) for part in parts], ignore_index=True)
     refuse_corpus_names(rows)
@@ -57,7 +59,7 @@ def prepare_all(root: Path, out: Path, strict: bool = False, workers: int | None
     labelled = rows[~is_context_only(rows)]
     statistics(labelled).to_csv(out / "statistics.csv", index=False)
     logger.info(f"\n## all\n\n{count_tables(labelled)}\n\n{out / 'manifest.parquet'}: {len(rows)} utterances")
-    return rows
+    return Prepared(rows, recordings, failed)
 
 
 def find_corpora(root: Path) -> dict[str, Path]:

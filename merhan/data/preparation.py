@@ -2,11 +2,12 @@
 
     <out>/manifest.parquet    one row per utterance, paths relative to this folder
     <out>/audio/*.flac        mono, 16 kHz
-    <out>/corpus.json         title, licence, citation, label table, and what was left out with the reason
+    <out>/corpus.json         title, licence, citation, label table, labels outside of the vocabulary, and what was left
+                              out with the reason
     <out>/failed.csv          recordings that could not be read, if there are any
 
 An interrupted conversion is resumed by the same call; a finished one is not repeated. A recording that cannot be read
-is listed and left out, never replaced by silence; if it is a turn of a dialogue, its text stays.
+is listed and left out, never replaced by silence; the row stays if it has text or feature vectors.
 """
 
 import os
@@ -22,15 +23,24 @@ from tqdm.contrib.concurrent import thread_map
 
 from merhan.data.audio_facts import segment_bounds
 from merhan.data.corpora.base import About, Corpus, corpus_reader, read_corpus
-from merhan.data.manifest import validate, write_manifest
+from merhan.data.manifest import has_modality, validate, write_manifest
 from merhan.errors import InputError
 from merhan.files import atomic_path, write_json
 from merhan.logs import get_logger, progress_is_visible
+from merhan.names import VOCABULARY
 from merhan.reporting.markdown_tables import markdown_table
 from processing_merhan import SAMPLING_RATE, AudioError, load_audio
 
 
 logger = get_logger(__name__)
+
+
+class Prepared(NamedTuple):
+    """A prepared corpus."""
+
+    rows: pd.DataFrame  # of the manifest, with full paths
+    recordings: int  # number of rows that named a recording
+    failed: int  # number of those whose recording could not be read
 
 
 class Outcome(NamedTuple):
@@ -48,20 +58,17 @@ def prepare(
     options: dict[str, Any] | None = None,
     strict: bool = False,
     workers: int | None = None,
-) -> pd.DataFrame:
+) -> Prepared:
     """Convert a corpus to audio files and a manifest, and log its label counts beside the published ones.
 
     Args:
         name: a reader of merhan.data.corpora.
         source: the raw release.
         out: folder to write.
-        options: options of the reader, and `label_map`.
+        options: options of the reader, `label_map` and `own_labels`.
         strict: whether counts that differ from the published ones are an error. It is raised before anything is
             written. A corpus without published counts is accepted.
         workers: number of recordings that are converted at a time, by default one per core.
-
-    Returns:
-        the rows of the manifest, with full paths.
 
     Raises:
         InputError: see [`read_corpus`]; or `strict` and different counts; or no recording can be read.
@@ -78,16 +85,19 @@ def prepare(
     outcomes = convert(corpus.rows, out / "audio", workers)
     rows = write_results(corpus.rows, outcomes, out)
     write_json(out / "corpus.json", description(corpus, about))
-    _log_summary(rows, outcomes, out)
-    return rows
+    recordings, failed = int((corpus.rows["audio"] != "").sum()), sum(bool(outcome.error) for outcome in outcomes)
+    _log_summary(rows, outcomes, recordings, failed, out)
+    return Prepared(rows, recordings, failed)
 
 
-def _log_summary(rows: pd.DataFrame, outcomes: list[Outcome], out: Path):
+def _log_summary(rows: pd.DataFrame, outcomes: list[Outcome], recordings: int, failed: int, out: Path):
     written = sum(outcome.written for outcome in outcomes)
-    failed = sum(bool(outcome.error) for outcome in outcomes)
-    summary = f"{written} recordings written, {len(rows) - written} existed already"
+    summary = f"{written} recordings written, {recordings - written - failed} existed already"
     if failed:
-        summary += f", {failed} failed, see {out / 'failed.csv'}"
+        rest = len(rows) - len(outcomes) + failed
+        summary += f", {failed} failed ({rest} of their rows stay, with their words), see {out / 'failed.csv'}"
+    if recordings < len(outcomes):
+        summary += f", {len(outcomes) - recordings} rows have no recording"
     logger.info(f"{out / 'manifest.parquet'}: {len(rows)} utterances, {rows['duration'].sum() / 3600:.2f} h")
     logger.info(summary)
 
@@ -185,23 +195,22 @@ def write_results(rows: pd.DataFrame, outcomes: list[Outcome], out: Path) -> pd.
     failed = pd.Series([bool(outcome.error) for outcome in outcomes], index=rows.index)
     _write_failures(rows, outcomes, failed, out)
     converted = (rows["audio"] != "") & ~failed
-    # A turn of a dialogue keeps its text, because it is context of the turns after it.
-    context = (rows.get("dialogue", pd.Series("", rows.index)) != "") & (rows["text"] != "")
     paths = rows["utterance_id"].map(lambda name: str(_flac_path(out / "audio", name)))
     rows = rows.assign(audio=paths.where(converted, ""), duration=[outcome.duration for outcome in outcomes])
-    rows = rows.drop(columns=["start", "end"], errors="ignore")[~failed | context].reset_index(drop=True)
+    readable = has_modality(rows, "audio") | has_modality(rows, "text")
+    rows = rows.drop(columns=["start", "end"], errors="ignore")[readable].reset_index(drop=True)
     write_manifest(validate(rows, str(out), rows["label"]), out / "manifest.parquet")
     return rows
 
 
 def _write_failures(rows: pd.DataFrame, outcomes: list[Outcome], failed: pd.Series, out: Path):
-    errors = rows[["utterance_id", "audio"]].assign(error=[outcome.error for outcome in outcomes])[failed]
-    if failed.all():
-        raise InputError(f"{out}: no recording could be read; the first: {errors['error'].iloc[0]}")
-    if failed.any():
-        errors.to_csv(out / "failed.csv", index=False)
-    else:
+    if not failed.any():
         (out / "failed.csv").unlink(missing_ok=True)
+        return
+    errors = rows[["utterance_id", "audio"]].assign(error=[outcome.error for outcome in outcomes])[failed]
+    errors.to_csv(out / "failed.csv", index=False)
+    if failed.sum() == (rows["audio"] != "").sum():
+        raise InputError(f"{out}: no recording could be read; the first: {errors['error'].iloc[0]}")
 
 
 def description(corpus: Corpus, about: About | None) -> dict[str, Any]:
@@ -211,7 +220,8 @@ def description(corpus: Corpus, about: About | None) -> dict[str, Any]:
     content: dict[str, Any] = {}
     if about:
         content |= about._asdict()
-    return content | {"labels": labels, "left_out": corpus.notes}
+    own_labels = sorted(set(corpus.rows["label"]) - {*VOCABULARY, ""})
+    return content | {"labels": labels, "own_labels": own_labels, "left_out": corpus.notes}
 
 
 # --- comparison with the published counts ---
