@@ -24,6 +24,7 @@ def run(arguments: argparse.Namespace):
     """Run the command."""
     from merhan.data.leaks import leak_table, unaccepted_leaks
     from merhan.data.loading import load_data
+    from merhan.data.manifest import unknown_speakers
     from merhan.data.provenance import initial_weight_records
     from merhan.recipe.loading import load_recipe
 
@@ -31,5 +32,12 @@ def run(arguments: argparse.Namespace):
     records = initial_weight_records(recipe.model)
     data = load_data(recipe.data, recipe.model.modalities, recipe.model.backbones, histories=records)
     refused = unaccepted_leaks(data.leaks, recipe.data.accept_leaks)
-    print(leak_table(data.leaks, refused) if data.leaks else "no leak")
+    for note in data.notes:
+        print(f"note: {note}")
+    if data.leaks:
+        print(leak_table(data.leaks, refused))
+    elif unknown_speakers(data.rows):
+        print("no other leak; speakers unknown")
+    else:
+        print("no leak")
     sys.exit(1 if refused else 0)

@@ -10,7 +10,7 @@ from merhan.data.audio_facts import AudioFacts, measure_recordings
 from merhan.data.corpora.base import read_corpus, source_name
 from merhan.data.corpora.table_corpus import rename_columns
 from merhan.data.leaks import Leak, audit
-from merhan.data.manifest import FEATURES, is_context_only, normalise_columns
+from merhan.data.manifest import FEATURES, is_context_only, normalise_columns, unknown_speakers
 from merhan.data.protocols import split
 from merhan.data.stored_features import feature_width
 from merhan.data.table_files import read_table
@@ -55,16 +55,20 @@ def load_data(
     where = source_name(recipe.corpus, recipe.source)
     corpus = read_corpus(recipe.corpus, recipe.source, recipe.label_map, recipe.own_labels, **recipe.options)
     labelled = corpus.rows[~is_context_only(corpus.rows)]
-    rows, protocol, protocol_notes = split(labelled, recipe.protocol, recipe.fold, only)
+    rows, protocol, protocol_notes = split(
+        labelled, recipe.protocol, recipe.fold, only, recipe.shares, recipe.accept_leaks
+    )
     rows, modality_notes = keep_readable(rows, modalities, raw, where)
     for column in FEATURES:
         feature_width(rows, column)
     rows, facts = _with_durations(rows, modalities, where)
+    notes = [*corpus.notes, *protocol_notes, *modality_notes]
     leaks = []
     if not only:
         leaks = audit(rows, modalities, facts, histories)
+        notes += filter(None, [unknown_speakers(rows)])
     protocol["leaks"] = [str(leak) for leak in leaks]
-    return Data(rows, corpus.rows, protocol, [*corpus.notes, *protocol_notes, *modality_notes], leaks)
+    return Data(rows, corpus.rows, protocol, notes, leaks)
 
 
 def _with_durations(

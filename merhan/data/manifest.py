@@ -328,6 +328,17 @@ def null_words(rows: pd.DataFrame, where: str) -> list[str]:
     return sentences
 
 
+def unknown_speakers(rows: pd.DataFrame) -> str:
+    """A sentence where rows have no speaker, so that splits may share voices without a sign of it; else empty."""
+    missing = int((rows.get("speaker", pd.Series("", rows.index)) == "").sum())
+    if not missing:
+        return ""
+    return (
+        f"speakers unknown: {missing} of {len(rows)} rows name none, so it cannot be checked whether the splits share "
+        f"voices; fill the column `speaker`"
+    )
+
+
 def has_null_word(cells: pd.Series) -> pd.Series:
     """`(rows,)` bool: which cells are a word that programs write for an empty cell."""
     return cells.isin(_NULL_WORDS)

@@ -24,14 +24,17 @@ program can tell whether two results are comparable.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple, cast
 
 import pandas as pd
 from omegaconf import OmegaConf
 
+from merhan.data.divisions import divide_at_random, divide_by_groups
 from merhan.data.manifest import SPLITS, in_split
 from merhan.errors import InputError, did_you_mean
 from merhan.files import resource
+from merhan.recipe.schema import SharesRecipe
 
 
 FOLDER = resource("configs/protocols")
@@ -47,24 +50,35 @@ class Split(NamedTuple):
     notes: list[str]  # sentences about rows that the protocol leaves out
 
 
-def split(rows: pd.DataFrame, protocol: str | None, fold: int, only: str | None = None) -> Split:
+def split(
+    rows: pd.DataFrame,
+    protocol: str | None,
+    fold: int,
+    only: str | None = None,
+    shares: SharesRecipe | None = None,
+    accepted: Sequence[str] = (),
+) -> Split:
     """Assign every row to a split.
 
     Args:
         rows: the labelled rows of a manifest.
         protocol: the name of a file in `configs/protocols`; `loso:<column>` for leave-one-group-out over the sorted
-            values of a column (speaker, session, ...); `loco` for leave-one-corpus-out; None for the manifest's
-            column `split`.
+            values of a column (speaker, session, ...); `loco` for leave-one-corpus-out; `grouped:<column>` for shares
+            of the rows with no value of the column in two splits; `random` for shares of the rows; None for the
+            manifest's column `split`.
         fold: the fold that is tested, counted from 0. The next one, cyclically, is for validation.
         only: the one split that is needed; by default train, validation and test are. A manifest without splits then
             belongs to that split as a whole.
+        shares: of `grouped` and `random`, by default those of a recipe.
+        accepted: the leaks that the recipe accepts; `random` needs `speaker` among them.
 
     Raises:
         InputError: the protocol is unknown, a column that it needs is missing, the counts differ from its own, a split
             is empty, or a label of validation or test is absent from train. Leaks between the splits are checked in
             merhan.data.leaks.
     """
-    spec = load_protocol(protocol, rows)
+    spec = load_protocol(protocol, rows, shares, accepted)
+    remarks = spec.pop("remarks", [])
     _require_columns(rows, spec)
     rows, notes = _select(rows, spec)
     rows = _assign(rows, spec, fold, only)
@@ -73,14 +87,18 @@ def split(rows: pd.DataFrame, protocol: str | None, fold: int, only: str | None 
     identity = {"name": spec["name"], "version": spec["version"], "hash": protocol_hash(spec)}
     if "folds" in spec:
         identity |= {"fold": fold, "folds": len(spec["folds"])}
-    return Split(rows, identity, notes)
+    return Split(rows, identity, [*notes, *remarks])
 
 
-def load_protocol(protocol: str | None, rows: pd.DataFrame) -> dict[str, Any]:
-    """The keys of a protocol, with the folds of `loso` and `loco` computed from the rows.
+def load_protocol(
+    protocol: str | None, rows: pd.DataFrame, shares: SharesRecipe | None = None, accepted: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The keys of a protocol; folds and divisions that depend on the rows are computed.
+
+    `remarks` are sentences on what the result of a division is worth.
 
     Args:
-        protocol: as in [`split`].
+        protocol, shares, accepted: as in [`split`].
         rows: the labelled rows of a manifest.
 
     Raises:
@@ -92,6 +110,10 @@ def load_protocol(protocol: str | None, rows: pd.DataFrame) -> dict[str, Any]:
         return _leave_one_corpus_out(rows)
     if protocol.startswith("loso:"):
         return _leave_one_out(rows, protocol.removeprefix("loso:"))
+    if protocol == "random":
+        return _at_random(rows, shares or SharesRecipe(), accepted)
+    if protocol.startswith("grouped:"):
+        return _by_groups(rows, protocol.removeprefix("grouped:"), shares or SharesRecipe())
     spec = named_protocol(protocol)
     corpora = set(rows["corpus"])
     if corpora != {spec["corpus"]}:
@@ -107,7 +129,7 @@ def named_protocol(name: str) -> dict[str, Any]:
     """
     known = [path.stem for path in FOLDER.glob("*.yaml")]
     if name not in known:
-        suggestion = did_you_mean(name, [*known, "loco", "loso:speaker"])
+        suggestion = did_you_mean(name, [*known, "loco", "loso:speaker", "grouped:speaker", "random"])
         raise InputError(f"data.protocol: unknown protocol {name!r}{suggestion}")
     return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml")))
 
@@ -140,6 +162,44 @@ def require_fold(spec: Mapping[str, Any], fold: int):
 
 
 # --- protocols for any manifest ---
+
+
+def is_computed(protocol: str) -> bool:
+    """Whether a protocol is computed from the rows, and is not a file."""
+    return protocol in ("loco", "random") or protocol.startswith(("loso:", "grouped:"))
+
+
+def _by_groups(rows: pd.DataFrame, column: str, shares: SharesRecipe) -> dict[str, Any]:
+    missing = rows.get(column, pd.Series("", rows.index)).astype(str) == ""
+    if missing.any():
+        raise InputError(
+            f"data.protocol: grouped:{column} needs a {column} in every row, {missing.sum()} of {len(rows)} have none; "
+            f"fill the column, or use `random` with data.accept_leaks: [speaker], whose result is for known voices."
+        )
+    division = divide_by_groups(rows, column, shares)
+    return {
+        "name": f"grouped:{column}",
+        "version": 1,
+        "shares": asdict(shares),
+        "split": division.rules,
+        "remarks": division.remarks,
+    }
+
+
+def _at_random(rows: pd.DataFrame, shares: SharesRecipe, accepted: Sequence[str]) -> dict[str, Any]:
+    if "speaker" not in accepted:
+        raise InputError(
+            "data.protocol: random puts utterances of a speaker into several splits, so its result is for known voices "
+            "alone; use grouped:speaker, or accept that with data.accept_leaks: [speaker]."
+        )
+    division = divide_at_random(rows, shares)
+    return {
+        "name": "random",
+        "version": 1,
+        "shares": asdict(shares),
+        "split": division.rules,
+        "remarks": division.remarks,
+    }
 
 
 def _leave_one_out(rows: pd.DataFrame, column: str) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def _folds(folds: Any, data: DataRecipe) -> list[int | None]:
     if folds != "all":
         return list(folds)
     rows = read_corpus(data.corpus, data.source, data.label_map, data.own_labels, **data.options).rows
-    protocol = load_protocol(data.protocol, rows[~is_context_only(rows)])
+    protocol = load_protocol(data.protocol, rows[~is_context_only(rows)], data.shares, data.accept_leaks)
     if "folds" not in protocol:
         raise InputError(f"folds: the protocol {protocol['name']} has none; omit `folds`.")
     return list(range(len(protocol["folds"])))

@@ -87,6 +87,15 @@ class TranscriptNoiseRecipe:
 
 
 @dataclass
+class SharesRecipe:
+    """How the protocols `grouped:<column>` and `random` divide the rows; the rest is for training."""
+
+    validation: float = setting(0.15, help="share of the rows for validation", above=0, below=0.5)
+    test: float = setting(0.15, help="share of the rows for test", above=0, below=0.5)
+    seed: int = setting(0, help="seed of the division, which does not depend on the seed of the run", minimum=0)
+
+
+@dataclass
 class DataRecipe:
     """The data: source, splits, and how an utterance becomes tensors."""
 
@@ -103,8 +112,12 @@ class DataRecipe:
     )
     own_labels: list[str] = setting([], help="labels that are valid in addition to the vocabulary, as `stress`")
     protocol: str | None = setting(
-        None, help="a file of configs/protocols, `loso:<column>` or `loco`; null = the manifest's `split` column"
+        None,
+        help="a file of configs/protocols, `loso:<column>`, `loco`, `grouped:<column>` (shares of the rows, no value "
+        "of the column in two splits) or `random` (shares of the rows, needs accept_leaks: [speaker]); null = the "
+        "manifest's `split` column",
     )
+    shares: SharesRecipe = nested(SharesRecipe, help="shares of the protocols `grouped:<column>` and `random`")
     fold: int = setting(0, help="the fold that is tested, from 0", minimum=0)
     accept_leaks: list[str] = setting(
         [], help="kinds of leak between splits to train in spite of, as `speaker` or `speaker:validation`"

@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 
 from merhan.data.corpora.base import corpus_reader
 from merhan.data.corpora.demo_corpus import EMOTIONS, say, speak
-from merhan.data.protocols import named_protocol, protocol_labels, require_fold
+from merhan.data.protocols import is_computed, named_protocol, protocol_labels, require_fold
 from merhan.errors import InputError
 from merhan.logs import get_logger
 from merhan.models.tiny_backbones import AUDIO_FAMILIES, TEXT_FAMILIES, tiny_audio, tiny_text
@@ -77,7 +77,7 @@ def add_recipe_columns(rows: pd.DataFrame, recipe: Recipe, vectors: Path) -> pd.
 
 def expected_labels(data: DataRecipe) -> list[str]:
     """The labels of the protocol if it names them, else those of the corpus, else four of the vocabulary."""
-    if data.protocol and data.protocol != "loco" and not data.protocol.startswith("loso:"):
+    if data.protocol and not is_computed(data.protocol):
         protocol = named_protocol(data.protocol)
         require_fold(protocol, data.fold)
         return protocol_labels(protocol)
