@@ -9,7 +9,7 @@ import pandas as pd
 from merhan.data.audio_facts import AudioFacts, measure_recordings
 from merhan.data.corpora.base import read_corpus, source_name
 from merhan.data.corpora.table_corpus import rename_columns
-from merhan.data.leaks import Leak, audit
+from merhan.data.leaks import Leak, audit, require_accepted_leaks
 from merhan.data.manifest import FEATURES, is_context_only, normalise_columns, unknown_speakers
 from merhan.data.protocols import split
 from merhan.data.stored_features import feature_width
@@ -53,22 +53,77 @@ def load_data(
             are not an error here, see [`require_accepted_leaks`].
     """
     where = source_name(recipe.corpus, recipe.source)
-    corpus = read_corpus(recipe.corpus, recipe.source, recipe.label_map, recipe.own_labels, **recipe.options)
-    labelled = corpus.rows[~is_context_only(corpus.rows)]
-    rows, protocol, protocol_notes = split(
-        labelled, recipe.protocol, recipe.fold, only, recipe.shares, recipe.accept_leaks
-    )
-    rows, modality_notes = keep_readable(rows, modalities, raw, where)
-    for column in FEATURES:
-        feature_width(rows, column)
+    rows, dialogues, protocol, notes = _split_rows(recipe, modalities, raw, only)
     rows, facts = _with_durations(rows, modalities, where)
-    notes = [*corpus.notes, *protocol_notes, *modality_notes]
     leaks = []
     if not only:
         leaks = audit(rows, modalities, facts, histories)
         notes += filter(None, [unknown_speakers(rows)])
     protocol["leaks"] = [str(leak) for leak in leaks]
-    return Data(rows, corpus.rows, protocol, notes, leaks)
+    return Data(rows, dialogues, protocol, notes, leaks)
+
+
+def check_data(recipe: DataRecipe, modalities: Sequence[str], raw: Sequence[str], recordings: int = 4) -> list[str]:
+    """Check table, columns, labels, splits, leaks, and the first recordings of each split, in seconds.
+
+    Args:
+        modalities, raw: as in [`load_data`].
+        recordings: number of recordings of each split that are decoded.
+
+    Returns:
+        Sentences: what was checked, what was left out, and what was not checked.
+
+    Raises:
+        InputError: as [`load_data`], a recording that does not exist, or a leak that the recipe does not accept.
+    """
+    where = source_name(recipe.corpus, recipe.source)
+    rows, _, _, notes = _split_rows(recipe, modalities, raw, None)
+    first = rows.head(0)
+    if "audio" in modalities:
+        require_files(rows, where)
+        first = rows[rows["audio"] != ""].groupby("split", sort=False).head(recordings)
+        measure_recordings(first, where)
+    require_accepted_leaks(audit(rows, modalities), recipe.accept_leaks)
+    sizes = ", ".join(f"{name} {count}" for name, count in rows["split"].value_counts(sort=False).items())
+    sentences = [f"{where}: {len(rows)} rows ({sizes}), labels {', '.join(sorted(rows['label'].unique()))}"]
+    skipped = int((rows["audio"] != "").sum()) - len(first)
+    if "audio" in modalities:
+        sentences.append(f"decoded {len(first)} recordings; not checked: {skipped} others, and copies among recordings")
+    return [*sentences, *notes, *filter(None, [unknown_speakers(rows)])]
+
+
+def require_files(rows: pd.DataFrame, where: str):
+    """Check that every recording exists, before the first one is decoded.
+
+    Raises:
+        InputError: names the first row whose recording does not exist, and counts the others.
+    """
+    missing = [bool(path) and not Path(path).is_file() for path in rows["audio"]]
+    if not any(missing):
+        return
+    number = missing.index(True)
+    first = rows.iloc[number]
+    raise InputError(
+        f"{where}, row {number + 1} ({first['utterance_id']!r}): {first['audio']}: no such file, as {sum(missing)} of "
+        f"{(rows['audio'] != '').sum()} recordings; paths of a table are relative to its folder, or to "
+        f"data.options.root (`--option root=...`)."
+    )
+
+
+def _split_rows(
+    recipe: DataRecipe, modalities: Sequence[str], raw: Sequence[str], only: str | None
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any], list[str]]:
+    """The rows of the splits, the rows of the corpus, the protocol, and notes; nothing is decoded."""
+    corpus = read_corpus(recipe.corpus, recipe.source, recipe.label_map, recipe.own_labels, **recipe.options)
+    labelled = corpus.rows[~is_context_only(corpus.rows)]
+    rows, protocol, protocol_notes = split(
+        labelled, recipe.protocol, recipe.fold, only, recipe.shares, recipe.accept_leaks
+    )
+    where = source_name(recipe.corpus, recipe.source)
+    rows, modality_notes = keep_readable(rows, modalities, raw, where)
+    for column in FEATURES:
+        feature_width(rows, column)
+    return rows, corpus.rows, protocol, [*corpus.notes, *protocol_notes, *modality_notes]
 
 
 def _with_durations(
@@ -76,6 +131,7 @@ def _with_durations(
 ) -> tuple[pd.DataFrame, list[AudioFacts | None]]:
     """The rows with their durations, measured if the model reads audio, and the facts of the recordings."""
     if "audio" in modalities:
+        require_files(rows, where)
         return measure_recordings(rows, where)
     return rows.assign(duration=rows.get("duration", 0.0)), []
 

@@ -210,7 +210,10 @@ def _write_failures(rows: pd.DataFrame, outcomes: list[Outcome], failed: pd.Seri
     errors = rows[["utterance_id", "audio"]].assign(error=[outcome.error for outcome in outcomes])[failed]
     errors.to_csv(out / "failed.csv", index=False)
     if failed.sum() == (rows["audio"] != "").sum():
-        raise InputError(f"{out}: no recording could be read; the first: {errors['error'].iloc[0]}")
+        hint = ""
+        if not any(Path(path).is_file() for path in errors["audio"]):
+            hint = " No recording exists: name the folder that paths are relative to with `--option root=...`."
+        raise InputError(f"{out}: no recording could be read; the first: {errors['error'].iloc[0]}{hint}")
 
 
 def description(corpus: Corpus, about: About | None) -> dict[str, Any]:
