@@ -2,6 +2,7 @@
 
     merhan doctor prepared/ravdess/manifest.parquet
     merhan doctor /data/EmoDB --corpus emodb --html emodb.html
+    merhan doctor mine.yaml
     merhan doctor clips.csv --corpus table --column audio=file --column label=feeling --label happy=joy
 
 Exit code 1 if there are errors that training must not ignore.
@@ -21,7 +22,7 @@ HELP = "check a manifest or a folder of recordings; exit code 1 if there are err
 
 def add_arguments(parser: argparse.ArgumentParser):
     """Declare the options of the command."""
-    parser.add_argument("source", help="a manifest, or a folder with recordings")
+    parser.add_argument("source", help="a manifest, a folder with recordings, or a recipe, whose data are checked")
     parser.add_argument("--corpus", choices=CORPORA, help="read the folder as this corpus, with its labels and words")
     add_label_options(parser)
     add_reader_options(parser)
@@ -49,18 +50,27 @@ def _rows(arguments: argparse.Namespace):
     from merhan.data.corpora.base import read_corpus
     from merhan.data.doctor import raw_folder
     from merhan.data.manifest import read_manifest
+    from merhan.recipe.loading import load_recipe
 
     path = Path(arguments.source).expanduser()
     options = reader_options(arguments) | label_options(arguments)
     if arguments.corpus:
-        corpus = read_corpus(arguments.corpus, arguments.source, **options)
-        print(*(f"note: {note}" for note in corpus.notes), sep="\n")
-        return corpus.rows
+        return _noted(read_corpus(arguments.corpus, arguments.source, **options))
     if any(options.values()):
         raise InputError("doctor: --label, --own_label, --column and --option are for a reader; name it with --corpus.")
+    if path.suffix in (".yaml", ".yml"):
+        data = load_recipe(path).data
+        return _noted(read_corpus(data.corpus, data.source, data.label_map, data.own_labels, **data.options))
     if not path.is_dir():
         return read_manifest(path)
     rows = raw_folder(path)
     if rows.empty:
         raise InputError(f"{path}: holds no audio file, nor does any folder in it.")
     return rows
+
+
+def _noted(corpus):
+    """The rows of a corpus, after its notes were printed."""
+    for note in corpus.notes:
+        print(f"note: {note}")
+    return corpus.rows

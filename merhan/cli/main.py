@@ -12,6 +12,7 @@ from merhan.cli.console import exits_cleanly
 
 
 COMMANDS = (
+    "init",
     "prepare",
     "doctor",
     "audit",

@@ -281,7 +281,7 @@ def _texts(rows: pd.DataFrame) -> list[Finding]:
     if (texts == "").all():
         return []
     normalised = normalise_text(texts)
-    frequent = normalised.map(normalised.value_counts()) > FREQUENT_TEXT * len(rows)
+    frequent = normalised.map(normalised.value_counts()) > max(FREQUENT_TEXT * len(rows), 1)
     problem = "rows whose text is that of one row in twenty"
     remedy = "a text model can memorise them; check the splits with `merhan audit`"
     return [

@@ -58,6 +58,11 @@ def is_empty(cell: Any) -> bool:
     return cell is None or bool(pd.isna(cell))
 
 
+def is_blank(cell: Any) -> bool:
+    """Whether a cell is empty or a string of blanks."""
+    return is_empty(cell) or (isinstance(cell, str) and not cell.strip())
+
+
 def _sound_file(cell: Any, where: str) -> str:
     if is_empty(cell):
         return ""

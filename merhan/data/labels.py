@@ -17,7 +17,7 @@ _SYNONYMS = {
     "fear": ("fearful", "fea", "afraid", "scared", "anxious", "anxiety", "terrified"),
     "disgust": ("disgusted", "dis"),
     "surprise": ("surprised", "sur", "pleasant_surprise", "ps", "astonished", "amazed"),
-    "neutral": ("neu", "none", "normal", "no emotion"),
+    "neutral": ("neu", "no emotion"),
     "calm": ("calmness", "relaxed", "peaceful"),
     "excitement": ("excited", "exc"),
     "frustration": ("frustrated", "fru"),
@@ -96,13 +96,21 @@ def check_label_map(label_map: Mapping[str, str | None], own_labels: Collection[
             )
 
 
+def exact_label(word: str) -> str | None:
+    """The label of the vocabulary that a word is, or is a common word for; None if it is neither."""
+    word = _simplified(word)
+    if word in VOCABULARY:
+        return word
+    return _MEANINGS.get(word)
+
+
 def nearest_label(word: str, known: Collection[str] = VOCABULARY) -> str | None:
     """The known label that a word most likely means; None if no guess is possible."""
     word = _simplified(word)
     if word in known:
         return word
-    if word in _MEANINGS:
-        return _MEANINGS[word]
+    if exact_label(word):
+        return exact_label(word)
     candidates = [*known, *(meaning for meaning in _MEANINGS if len(meaning) > 3)]
     matches = difflib.get_close_matches(word, candidates, n=1, cutoff=0.75)
     if not matches:

@@ -36,15 +36,29 @@ def read(source: str | Path | None, speaker_pattern: str | None = None) -> Corpu
     if source is None or not Path(source).is_dir():
         raise InputError(f"data.source: {source!r} is not a folder; give the one that contains the label folders.")
     folder = Path(source).resolve()
-    files = {file.relative_to(folder): file for file in sorted(folder.rglob("*")) if file.is_file()}
-    recordings = [path for path in files if path.suffix.lower() in _SUFFIXES and not _is_hidden(path)]
-    if not recordings:
-        raise InputError(f"{folder}: no recording in it or below it; they should be at <label>/<name>.wav.")
+    recordings = list_recordings(folder)
     has_splits = _has_splits(recordings, folder)
     pattern = _pattern(speaker_pattern)
     rows = [_row(path, folder, has_splits, pattern) for path in recordings]
     remarks = missing_notes(rows, {"text": "rows have no text: there is no .txt file beside them"})
-    return Corpus(pd.DataFrame(rows), _skipped(files, recordings), remarks)
+    return Corpus(pd.DataFrame(rows), _skipped(_files(folder), recordings), remarks)
+
+
+def list_recordings(folder: Path) -> list[Path]:
+    """The sorted paths of the recordings below a folder, relative to it.
+
+    Raises:
+        InputError: there are none.
+    """
+    files = _files(folder)
+    recordings = [path for path in files if path.suffix.lower() in _SUFFIXES and not _is_hidden(path)]
+    if not recordings:
+        raise InputError(f"{folder}: no recording in it or below it; they should be at <label>/<name>.wav.")
+    return recordings
+
+
+def _files(folder: Path) -> list[Path]:
+    return [file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file()]
 
 
 def _is_hidden(path: Path) -> bool:
@@ -84,7 +98,7 @@ def _row(path: Path, folder: Path, has_splits: bool, pattern: re.Pattern[str] | 
         "utterance_id": f"{folder.name}-{path.with_suffix('').as_posix()}",
         "corpus": folder.name,
         "audio": str(folder / path),
-        "text": _text(folder / path.with_suffix(".txt")),
+        "text": read_text(folder / path.with_suffix(".txt")),
         "label": path.parts[has_splits],
     }
     if has_splits:
@@ -94,7 +108,12 @@ def _row(path: Path, folder: Path, has_splits: bool, pattern: re.Pattern[str] | 
     return row
 
 
-def _text(transcript: Path) -> str:
+def read_text(transcript: Path) -> str:
+    """The words of a transcript beside a recording, empty if there is none.
+
+    Raises:
+        InputError: it is not UTF-8.
+    """
     if not transcript.is_file():
         return ""
     try:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from merhan.data.corpora.base import Corpus, Skipped
-from merhan.data.embedded_files import is_empty, sound_files
+from merhan.data.embedded_files import is_blank, sound_files
 from merhan.data.manifest import FEATURES, OPTIONAL, PATHS, REQUIRED
 from merhan.data.table_files import load_table
 from merhan.errors import InputError, did_you_mean
@@ -89,7 +89,7 @@ def leave_out_unlabelled(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Skipped
     if "label" not in rows:
         return rows, []
     dialogues = rows.get("dialogue", pd.Series("", rows.index))
-    hidden = rows["label"].map(_is_blank).astype(bool) & dialogues.map(_is_blank).astype(bool)
+    hidden = rows["label"].map(is_blank).astype(bool) & dialogues.map(is_blank).astype(bool)
     if hidden.all():
         raise InputError(f"{rows['corpus'].iloc[0]}: no row has a label; check the label column (`--column label=`).")
     reason = "the label is empty or hidden"
@@ -119,7 +119,7 @@ def _check_columns(table: pd.DataFrame, columns: Mapping[str, str | None]):
 
 def _require_content(cells: pd.Series, field: str, column: str | None, where: str):
     """Refuse a modality's column that yields nothing, and a text column that holds something else than text."""
-    kinds = sorted({type(cell).__name__ for cell in cells if not _is_blank(cell)})
+    kinds = sorted({type(cell).__name__ for cell in cells if not is_blank(cell)})
     if not kinds:
         raise InputError(
             f"{where}: column {column!r} ({cells.dtype}) is read as {field}, and all of its {len(cells)} cells are "
@@ -129,10 +129,6 @@ def _require_content(cells: pd.Series, field: str, column: str | None, where: st
         raise InputError(
             f"{where}: column {column!r} is read as text and holds {' and '.join(kinds)}; map a column of strings."
         )
-
-
-def _is_blank(cell: Any) -> bool:
-    return is_empty(cell) or (isinstance(cell, str) and not cell.strip())
 
 
 def _full_path(root: Path, cell: str) -> str:
