@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from merhan.data.corpora.base import read_corpus
+from merhan.data.loading import unlabelled_rows
 from merhan.data.manifest import normalise_columns, read_manifest, validate
 from merhan.data.table_files import load_table
 from merhan.errors import InputError
@@ -169,6 +170,23 @@ def test_paths_of_other_systems_and_of_the_home_folder(cell, root, tmp_path, ton
     assert Path(path).is_file()
 
 
+@pytest.mark.parametrize("place", ["", "tables"])
+def test_a_root_relative_to_the_working_folder_or_to_the_table(place, tmp_path, tone, monkeypatch):
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "tables").mkdir()
+    tone("clips/a.wav")
+    written(tmp_path / "tables", "audio,label\nclips\\a.wav,joy\n")
+    monkeypatch.chdir(tmp_path / place)
+    for root in ("..", "."):
+        (path,) = read_corpus("table", tmp_path / "tables" / "mine.csv", root=root).rows["audio"]
+        assert Path(path).is_file() == (root == ".." or not place)
+
+
+def test_predictions_need_no_content_in_a_column():
+    rows = pd.DataFrame({"audio": ["a.wav", "b.wav"], "text": ["", ""]})
+    assert unlabelled_rows(rows)["text"].tolist() == ["", ""]
+
+
 def test_a_file_name_with_a_backslash_stays(tmp_path, tone):
     tone("clips\\a.wav")
     written(tmp_path, "audio,label\nclips\\a.wav,joy\n")
@@ -234,7 +252,11 @@ def test_numbers_as_names(dtype):
         ({"end": [1, 0]}, r"row 2 \('u1'\): end is 0 s, and start 0 s"),
         (
             {"start": [0, 0], "end": [2000, 1500], "duration": [2, 1.5]},
-            "end is 2000 s, in a recording of 2 s .*seem to be milli",
+            "start and end are 2000 s apart, in a recording of 2 s .*seem to be milli",
+        ),
+        (
+            {"start": [0, 3], "end": [1, 9], "duration": [2, 4]},
+            r"row 2 .'u1'.: start and end are 6 s apart, in a recording of 4 s; correct them",
         ),
     ],
 )

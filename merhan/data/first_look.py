@@ -5,12 +5,13 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from merhan.data.corpora.folder_corpus import list_recordings, read_text
+from merhan.data.corpora.table_corpus import find_root
 from merhan.data.embedded_files import is_blank
 from merhan.data.labels import exact_label, nearest_label
 from merhan.data.manifest import SPLIT_WORDS
@@ -31,7 +32,6 @@ _COLUMN_NAMES = {
 _SOUND_SUFFIXES = re.compile(r"\.(wav|flac|mp3|ogg|opus|m4a|aac|aiff?|wma|mp4|webm|mkv)$", re.IGNORECASE)
 _MOST = 0.8  # share of the cells that must look like a thing to be taken for it
 _MAX_LABELS = 30
-_SAMPLE = 20  # files that are looked for to find the folder of a table's paths
 
 
 class FirstLook(NamedTuple):
@@ -63,6 +63,10 @@ def look(source: Path) -> FirstLook:
     tables = [file for file in sorted(source.glob("*")) if file.suffix.lower() in SUFFIXES] if source.is_dir() else []
     if len(tables) == 1:
         source = tables[0]
+    if any((source / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        raise InputError(
+            f"{source}: is a data set of `datasets`; read it with `corpus: datasets`, see docs/corpora.md."
+        )
     if source.is_dir():
         return look_at_folder(source)
     return look_at_table(source)
@@ -168,15 +172,6 @@ _CONTENTS = {
     "start": _is_number,
     "end": _is_number,
 }
-
-
-def find_root(cells: pd.Series, folders: Sequence[Path]) -> Path | None:
-    """The first folder that holds the first recordings; None if none does, or if the cells are no relative paths."""
-    paths = [PureWindowsPath(cell.strip()).as_posix() for cell in cells if isinstance(cell, str) and cell.strip()]
-    for folder in folders:
-        if paths and all((folder / path).is_file() for path in paths[:_SAMPLE]):
-            return folder
-    return None
 
 
 # --- a folder ---

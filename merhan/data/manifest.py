@@ -280,11 +280,14 @@ def _require_times(rows: pd.DataFrame, where: str):
     invalid = end <= start.fillna(0)
     problem = f"end is {_first(end, invalid)} s, and start {_first(start.fillna(0), invalid)} s"
     _refuse(rows, invalid, where, problem, "an utterance ends after its start")
-    # A manifest's duration is that of its segment, so a segment that is a thousand times longer is in milliseconds.
-    ratio = (end - start.fillna(0)) / duration
-    invalid = (duration > 0) & ratio.between(900, 1100)
-    problem = f"end is {_first(end, invalid)} s, in a recording of {_first(duration, invalid)} s"
-    _refuse(rows, invalid, where, problem, "start and end are in seconds, these seem to be milliseconds")
+    # Whether the duration is that of the segment or of the whole recording, no segment is longer.
+    length = end - start.fillna(0)
+    invalid = (duration > 0) & (length > duration * 1.1 + 0.5)
+    problem = f"start and end are {_first(length, invalid)} s apart, in a recording of {_first(duration, invalid)} s"
+    remedy = "correct them"
+    if (length / duration)[invalid].between(900, 1100).all():
+        remedy = "they are in seconds, these seem to be milliseconds"
+    _refuse(rows, invalid, where, problem, remedy)
 
 
 def _first(values: pd.Series, chosen: pd.Series) -> str:

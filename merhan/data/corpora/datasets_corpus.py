@@ -9,7 +9,13 @@ import pandas as pd
 from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
 
 from merhan.data.corpora.base import Corpus
-from merhan.data.corpora.table_corpus import column_name, leave_out_unlabelled, remarks_on, rename_columns
+from merhan.data.corpora.table_corpus import (
+    column_name,
+    leave_out_unlabelled,
+    remarks_on,
+    rename_columns,
+    require_content,
+)
 from merhan.data.embedded_files import is_empty, sound_files, vector_file
 from merhan.data.manifest import FEATURES
 from merhan.errors import InputError, did_you_mean
@@ -52,6 +58,7 @@ def read(
     name, columns = str(source), dict(columns or {})
     parts = [_rows(split, part, columns, name) for part, split in _load(name, config).items()]
     table = pd.concat(parts, ignore_index=True)
+    require_content(table, columns, name)
     rows = rename_columns(table, columns, Path(name).stem, Path(root or "").expanduser(), name)
     rows, skipped = leave_out_unlabelled(rows)
     return Corpus(rows, skipped, remarks_on(table, columns))

@@ -1,6 +1,6 @@
 """The user's own recordings, listed in a CSV, TSV, JSONL, Parquet or .xlsx file with columns of any name."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -14,6 +14,7 @@ from merhan.errors import InputError, did_you_mean
 
 
 _MODALITIES = ("audio", "text", *FEATURES)
+_SAMPLE = 20  # files that are looked for to find the folder of a table's paths
 
 
 def read(
@@ -31,7 +32,8 @@ def read(
         source: the file.
         columns: manifest column -> column of the table, as `{"audio": "path", "text": "transcript"}`; columns that are
             not listed keep their names. `{"text": None}`: the table has no text, whatever is named so.
-        root: the folder that paths are relative to, by default the folder of the table.
+        root: the folder that paths are relative to, by default the folder of the table. It is itself relative to the
+            working folder, or to that of the table if the recordings are there.
         encoding: of a CSV or TSV file that is not Unicode, as `cp1252`.
 
     Raises:
@@ -42,7 +44,12 @@ def read(
     columns = columns or {}
     path = Path(source).expanduser()
     table, notes = load_table(path, encoding)
-    folder = path.parent if root is None else Path(root).expanduser()
+    require_content(table, columns, str(source))
+    folder = path.parent
+    if root is not None:
+        cells = table.get(column_name("audio", columns), [])
+        candidates = [Path(root).expanduser(), path.parent / Path(root).expanduser()]
+        folder = find_root(cells, candidates) or candidates[0]
     rows = rename_columns(table, columns, path.stem, folder, str(source))
     rows, skipped = leave_out_unlabelled(rows)
     return Corpus(rows, skipped, [*notes, *remarks_on(table, columns)])
@@ -66,16 +73,13 @@ def rename_columns(
         where: name of the data, for messages.
 
     Raises:
-        InputError: `columns` has an unknown column of either kind, or a modality's column holds nothing.
+        InputError: `columns` has an unknown column of either kind, or a cell holds no sound.
     """
     _check_columns(table, columns)
     sources = set(columns.values())
     renamed = {name: table[source] for name, source in columns.items() if source}
     others = [name for name in table.columns if name not in sources and name not in columns]
     rows = pd.DataFrame({**renamed, **{name: table[name] for name in others}}, index=table.index)
-    for field in _MODALITIES:
-        if field in rows:
-            _require_content(rows[field], field, column_name(field, columns), where)
     rows = rows.assign(**{column: value for column, value in _defaults(rows, corpus).items() if column not in rows})
     for column in PATHS:
         if column in rows:
@@ -117,8 +121,19 @@ def _check_columns(table: pd.DataFrame, columns: Mapping[str, str | None]):
             )
 
 
+def require_content(table: pd.DataFrame, columns: Mapping[str, str | None], where: str):
+    """Check the columns of the modalities.
+
+    Raises:
+        InputError: one of them yields nothing, or a text column holds something else than text.
+    """
+    for field in _MODALITIES:
+        column = column_name(field, columns)
+        if column in table:
+            _require_content(table[column], field, column, where)
+
+
 def _require_content(cells: pd.Series, field: str, column: str | None, where: str):
-    """Refuse a modality's column that yields nothing, and a text column that holds something else than text."""
     kinds = sorted({type(cell).__name__ for cell in cells if not is_blank(cell)})
     if not kinds:
         raise InputError(
@@ -129,6 +144,17 @@ def _require_content(cells: pd.Series, field: str, column: str | None, where: st
         raise InputError(
             f"{where}: column {column!r} is read as text and holds {' and '.join(kinds)}; map a column of strings."
         )
+
+
+def find_root(cells: Iterable[Any], folders: Sequence[Path]) -> Path | None:
+    """The first folder that holds most of the first recordings; None if none does, or if the cells are no paths."""
+    words = [cell.strip() for cell in cells if isinstance(cell, str) and cell.strip()]
+    paths = [PureWindowsPath(word).as_posix() for word in words[:_SAMPLE]]
+    for folder in folders:
+        existing = sum((folder / path).is_file() for path in paths)
+        if existing and existing >= len(paths) / 2:
+            return folder
+    return None
 
 
 def _full_path(root: Path, cell: str) -> str:
