@@ -104,10 +104,11 @@ def test_a_rare_label_cannot_be_divided():
         split(rows, "random", 0, accepted=ACCEPTED)
 
 
-def test_a_label_of_one_speaker_is_trained_on():
+@pytest.mark.parametrize(("speakers", "speaker"), [(count, number) for count in (4, 8) for number in range(count)])
+def test_a_label_of_one_speaker_is_trained_on(speakers, speaker):
     """A model cannot be tested on a label that it never saw."""
-    rows = manifest(8)
-    rows.loc[rows["speaker"] == "s03", "label"] = "fear"
+    rows = manifest(speakers)
+    rows.loc[rows["speaker"] == f"s{speaker:02d}", "label"] = "fear"
     divided, _, _ = split(rows, "grouped:speaker", 0)
     assert set(divided.loc[divided["label"] == "fear", "split"]) == {"train"}
 

@@ -57,6 +57,26 @@ def test_labels_and_speakers_of_names(layout, tmp_path):
     assert meanings == MEANINGS and first_look.notes == []
 
 
+@pytest.mark.parametrize("layout", LAYOUTS[:4])
+def test_takes_are_no_speakers(layout, tmp_path):
+    """Though there are more of them than speakers, and each occurs with every label."""
+    for number, (speaker, label, take) in enumerate(itertools.product(SPEAKERS[:2], LABELS, range(4))):
+        write(tmp_path / "clips" / f"{layout.format(speaker=speaker, label=label, take=take)}.wav", number)
+    assert set(look(tmp_path / "clips").table["speaker"]) == set(SPEAKERS[:2])
+
+
+@pytest.mark.parametrize("splits", [("train", "test"), ("train",)])
+def test_a_table_without_all_splits_is_divided(splits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = table(tmp_path, {name: name for name in NAMES[0]})
+    rows["split"] = [splits[number % len(splits)] for number in range(len(rows))]
+    rows.to_csv("mine.csv", index=False)
+    cli.main(["init", "mine.csv"])
+    data = load_recipe("mine.yaml").data
+    assert data.protocol == "grouped:speaker"
+    assert "train 12" in check_data(data, ["audio"], ["audio"])[0]
+
+
 def test_splits_and_transcripts_of_a_folder(tmp_path):
     for number, split in enumerate(("train", "dev", "test")):
         for label in LABELS:

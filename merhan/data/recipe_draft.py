@@ -80,15 +80,8 @@ def _options(first_look: FirstLook, source: Path) -> list[str]:
             f"    encoding: {first_look.encoding} # guess: the table is not Unicode; so its header is: {header}"
         )
     lines.append("    columns: # guess: what is what, as ours: yours")
-    lines += [f"      {field}: {yaml_key(str(column))}" for field, column in _columns(first_look).items()]
+    lines += [f"      {field}: {yaml_key(str(column))}" for field, column in first_look.columns.items()]
     return lines
-
-
-def _columns(first_look: FirstLook) -> dict[str, str]:
-    columns = dict(first_look.columns)
-    if not _has_all_splits(first_look):
-        columns.pop("split", None)
-    return columns
 
 
 def _labels(first_look: FirstLook) -> list[str]:
