@@ -28,14 +28,14 @@ def command(**hidden: str) -> str:
     return words.replace(f"{REPOSITORY.as_posix()}/", "").replace(" --write", "")
 
 
-def publish(name: str, text: str, write: bool):
-    """Print a section, and put it between its marks in RESULTS.md if asked."""
+def publish(name: str, text: str, write: bool, path: Path = RESULTS):
+    """Print a section, and put it between its marks in RESULTS.md, or another page, if asked."""
     print(text)
     if not write:
         return
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-    page = RESULTS.read_text()
+    page = path.read_text(encoding="utf-8")
     if begin not in page or end not in page:
-        sys.exit(f"error: RESULTS.md has no section {name!r}; add the lines {begin} and {end}.")
+        sys.exit(f"error: {path.name} has no section {name!r}; add the lines {begin} and {end}.")
     before, rest = page.split(begin)
-    RESULTS.write_text(f"{before}{begin}\n{text.strip()}\n{end}{rest.split(end)[1]}")
+    path.write_text(f"{before}{begin}\n{text.strip()}\n{end}{rest.split(end)[1]}", encoding="utf-8")
