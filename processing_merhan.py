@@ -19,11 +19,19 @@ of it in one call.
 This file is copied beside every checkpoint and loads alone: it imports nothing of this project.
 """
 
+import contextlib
+import faulthandler
 import functools
+import inspect
 import io
 import itertools
+import json
+import math
 import os
 import re
+import subprocess
+import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -43,6 +51,19 @@ _FIELDS = ("audio", "text", "speaker", "context")  # of an utterance
 _VALUES = {"audio": ("input_values", "input_features"), "text": ("input_ids",)}
 _MASKS = {"audio": "audio_attention_mask", "text": "attention_mask"}
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
+# What FFmpeg may read: formats that hold their sound themselves. Others are lists of files and addresses.
+_FORMATS = (
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,eac3,flac,flv,loas,matroska,mov,mp3,mpeg,mpegts,nistsphere,ogg,tta,voc,w64,"
+    "wav,wv"
+)
+_LOWEST_RATE, _HIGHEST_RATE = 1_000, 768_000  # Hz
+_LARGEST_SAMPLE = 2.0**31  # full scale is 1; some programs write integers as floats
+_END_TOLERANCE = 0.1  # seconds
+_MOST_SAMPLES = 2**28
+_TOO_LONG = "holds over 2^28 samples (1 GiB); give `start` and `end`, or cut it into utterances"
+_DECODING_SECONDS = 30.0  # and 1 more per MiB
+_BLOCK = 2**22  # samples that are read at a time
+_LARGEST_KERNEL = 2**20  # source rate times target rate, both reduced, up to which torchaudio resamples
 
 
 class AudioError(ValueError):
@@ -53,17 +74,18 @@ class AudioError(ValueError):
 
 
 def load_audio(
-    source: str | os.PathLike | bytes | Mapping[str, Any],
+    source: Any,
     start: float | None = None,
     end: float | None = None,
     min_seconds: float = 0.5,
     max_seconds: float | None = None,
     trim_silence: float | None = None,
+    sampling_rate: float | None = None,
 ) -> np.ndarray:
     """Decode sound into what the model reads.
 
     Args:
-        source, start, end: as in [`decode_audio`].
+        source, start, end, sampling_rate: as in [`decode_audio`].
         min_seconds: shorter sound is padded with zeros (SpecAugment of wav2vec2 needs 0.2 s, its convolutions 25 ms).
         max_seconds: of longer sound only the middle is used, because the ends often hold silence; `None` = no limit.
         trim_silence: cut leading and trailing sound that is this many decibels below the loudest 10 ms, except for
@@ -75,9 +97,7 @@ def load_audio(
     Raises:
         AudioError: as [`decode_audio`].
     """
-    waveform, rate = read_audio(source, start, end)
-    if rate != SAMPLING_RATE:
-        waveform = _resampler(rate)(torch.from_numpy(waveform)).numpy()
+    waveform = _resample(*read_audio(source, start, end, sampling_rate))
     waveform = waveform - waveform.mean()
     if trim_silence is not None:
         waveform = _trim(waveform, trim_silence)
@@ -85,68 +105,130 @@ def load_audio(
 
 
 def read_audio(
-    source: str | os.PathLike | bytes | Mapping[str, Any], start: float | None = None, end: float | None = None
+    source: Any, start: float | None = None, end: float | None = None, sampling_rate: float | None = None
 ) -> tuple[np.ndarray, int]:
     """Decode sound without resampling: `(samples,)` float32, the mean of its channels, and its sampling rate in Hz.
 
     Args and errors as in [`decode_audio`].
     """
-    waveform, rate = decode_audio(source, start, end)
+    waveform, rate = decode_audio(source, start, end, sampling_rate)
     return waveform.mean(axis=0, dtype=np.float32), rate
 
 
 def decode_audio(
-    source: str | os.PathLike | bytes | Mapping[str, Any], start: float | None = None, end: float | None = None
+    source: Any, start: float | None = None, end: float | None = None, sampling_rate: float | None = None
 ) -> tuple[np.ndarray, int]:
     """Decode sound without resampling: `(channels, samples)` float32 and its sampling rate in Hz.
 
     Args:
-        source: a path or the bytes of a file (wav, flac, ogg and mp3 are decoded by soundfile; mp4, m4a, webm and other
-            formats of FFmpeg by PyAV), or `{"array": ..., "sampling_rate": ...}` with the array as `(samples,)`,
-            `(samples, channels)` or `(channels, samples)`, floats in [-1, 1] or signed integers.
-        start, end: segment of the recording in seconds; by default all of it.
+        source: one of
+
+            * a path, the bytes of a file, or a file opened for reading bytes (wav, flac, ogg and mp3 are decoded by
+              soundfile; mp4, m4a, webm and other formats by FFmpeg through PyAV, in a process of its own),
+            * `{"bytes": ..., "path": ...}` as in a data set; the path is read only where there are no bytes,
+            * `{"array": ..., "sampling_rate": ...}`, or `raw` in place of `array`, with the array as `(samples,)`,
+              `(samples, channels)` or `(channels, samples)`, floats in [-1, 1] or signed integers,
+            * such an array or tensor alone, beside `sampling_rate`,
+            * an `AudioDecoder` of torchcodec, which the audio columns of `datasets` hold.
+        start, end: segment of the recording in seconds; by default all of it. An end may lie up to 0.1 s behind the end
+            of the recording, because tables round it.
+        sampling_rate: of an array or tensor alone, in Hz; other sound has its own.
 
     Raises:
-        AudioError: no such file, not audio, shorter than its header says, no samples, NaN or infinite samples, or an
-            empty segment. Names the source.
+        AudioError: no such file, an address, not audio, shorter than its header or its segment says, no samples, NaN,
+            infinite or enormous samples, over 2^28 samples, or a sampling rate outside of 1 to 768 kHz. Names the
+            source. Nothing else is raised.
     """
     name = _name(source)
-    if (start or 0) < 0 or (end is not None and end <= (start or 0)):
-        raise AudioError(f"{name}: has no sound{_segment(start, end)}; correct `start` and `end` (seconds).")
-    if isinstance(source, Mapping):
-        waveform, rate = _from_array(source, name)
-        waveform = waveform[:, _samples(start, rate, 0) : _samples(end, rate, waveform.shape[1])]
-    else:
-        waveform, rate = _decode(source, name, start, end)
-    if waveform.shape[1] == 0:
-        raise AudioError(f"{name}: holds 0 samples{_segment(start, end)}; leave it out, or record it again.")
-    if not np.isfinite(waveform).all():
-        raise AudioError(f"{name}: holds NaN or infinite samples; write it again from its source.")
+    try:
+        _require_segment(name, start, end)
+        data, rate = _encoded_or_array(source, sampling_rate, name)
+        if rate is None:
+            waveform, rate = _decode(data, name, start, end)
+        else:
+            waveform, rate = _from_array(data, rate, name)
+            waveform = waveform[:, slice(*_span(name, start, end, waveform.shape[1], rate))]
+        _require_sound(waveform, rate, name, start, end)
+    except AudioError:
+        raise
+    except (OSError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise AudioError(f"{name}: cannot be read ({type(error).__name__}: {error}); check it.") from error
     return waveform, rate
 
 
+# --- audio: forms and checks ---
+
+
 def _name(source: Any) -> str:
+    """What messages call some sound."""
+    if isinstance(source, Mapping):
+        return _name(next((source[key] for key in ("path", "bytes") if source.get(key) is not None), np.ndarray(0)))
     if isinstance(source, (str, os.PathLike)):
-        return str(source)
-    return f"<{len(source)} bytes>" if isinstance(source, bytes) else "<array>"
+        return os.fsdecode(source)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return f"<{len(source)} bytes>"
+    if isinstance(source, (np.ndarray, torch.Tensor)):
+        return "<array>"
+    return str(getattr(source, "name", f"<{type(source).__name__}>"))
 
 
-def _segment(start: float | None, end: float | None) -> str:
-    if start is None and end is None:
-        return ""
-    return f" between {start or 0} s and {'its end' if end is None else f'{end} s'}"
+def _encoded_or_array(source: Any, sampling_rate: Any, name: str) -> tuple[Any, Any]:
+    """Any form of sound as a path or bytes, with None; or as an array, with its sampling rate."""
+    if isinstance(source, Mapping):
+        return _from_mapping(source, name)
+    if isinstance(source, (str, os.PathLike)):
+        return os.fsdecode(source), None
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return bytes(source), None
+    if hasattr(source, "get_all_samples"):
+        samples = source.get_all_samples()
+        return samples.data, samples.sample_rate
+    if hasattr(source, "read"):
+        return _read_file(source, name), None
+    if isinstance(source, (np.ndarray, torch.Tensor)) and sampling_rate is not None:
+        return source, sampling_rate
+    raise AudioError(
+        f"{name}: is of type {type(source).__name__}; give a path, bytes, an array with `sampling_rate=`, or "
+        f'{{"array": ..., "sampling_rate": ...}}.'
+    )
 
 
-def _samples(seconds: float | None, rate: int, default: int) -> int:
-    return default if seconds is None else round(seconds * rate)
+def _from_mapping(source: Mapping[str, Any], name: str) -> tuple[Any, Any]:
+    for key in ("array", "raw"):
+        if source.get(key) is not None:
+            return source[key], _rate(source.get("sampling_rate"), name)
+    for key in ("bytes", "path"):
+        if source.get(key) is not None:
+            return _encoded_or_array(source[key], None, name)
+    keys = ", ".join(map(str, source)) or "no keys"
+    raise AudioError(f"{name}: has {keys}; give 'array' with 'sampling_rate', 'bytes', or 'path'.")
 
 
-def _from_array(source: Mapping[str, Any], name: str) -> tuple[np.ndarray, int]:
+def _read_file(file: Any, name: str) -> bytes:
+    """All bytes of an open file, wherever it stands."""
+    if hasattr(file, "seek"):
+        file.seek(0)
+    content = file.read()
+    if not isinstance(content, bytes):
+        raise AudioError(f"{name}: is open for reading text; open it with mode 'rb'.")
+    return content
+
+
+def _rate(rate: Any, name: str) -> int:
+    """A sampling rate as a whole number of Hz."""
+    if isinstance(rate, (int, float, np.number)) and _LOWEST_RATE <= rate <= _HIGHEST_RATE:
+        return round(float(rate))
+    raise AudioError(
+        f"{name}: has a sampling_rate of {rate!r}; give samples per second, {_LOWEST_RATE} to {_HIGHEST_RATE}."
+    )
+
+
+def _from_array(data: Any, rate: Any, name: str) -> tuple[np.ndarray, int]:
     """`(channels, samples)` float32 and its sampling rate."""
-    missing = {"array", "sampling_rate"} - set(source)
-    if missing:
-        raise AudioError(f"{name}: needs 'array' and 'sampling_rate', lacks {' and '.join(sorted(missing))}.")
-    array = np.atleast_2d(np.asarray(source["array"]))
+    if isinstance(data, torch.Tensor):
+        data = data.detach().cpu()
+        data = data.float() if data.is_floating_point() else data
+    array = np.atleast_2d(np.asarray(data))
     if array.ndim != 2:
         raise AudioError(f"{name}: has {array.ndim} dimensions; give (samples,) or (samples, channels).")
     if array.shape[0] > array.shape[1] > 0:
@@ -157,39 +239,97 @@ def _from_array(source: Mapping[str, Any], name: str) -> tuple[np.ndarray, int]:
         raise AudioError(
             f"{name}: holds {array.dtype}, which has no defined full scale; give floats in [-1, 1], or int16."
         )
-    rate = source["sampling_rate"]
-    if not isinstance(rate, (int, float, np.number)) or rate <= 0:
-        raise AudioError(f"{name}: has a sampling_rate of {rate!r}; give samples per second.")
-    return array.astype(np.float32), int(rate)
+    with np.errstate(over="ignore"):  # what becomes infinite is refused
+        return array.astype(np.float32), _rate(rate, name)
 
 
-def _decode(source: Any, name: str, start: float | None, end: float | None) -> tuple[np.ndarray, int]:
+def _require_segment(name: str, start: Any, end: Any):
+    """Raise AudioError unless `start` and `end` are finite numbers in their order."""
+    for value in (start, end):
+        if value is not None and not (isinstance(value, (int, float, np.number)) and math.isfinite(value)):
+            raise AudioError(f"{name}: {value!r} is no number of seconds; correct `start` and `end`.")
+    if (start or 0) < 0 or (end is not None and end <= (start or 0)):
+        raise AudioError(f"{name}: has no sound{_segment(start, end)}; correct `start` and `end` (seconds).")
+
+
+def _segment(start: float | None, end: float | None) -> str:
+    if start is None and end is None:
+        return ""
+    return f" between {start or 0} s and {'its end' if end is None else f'{end} s'}"
+
+
+def _span(name: str, start: float | None, end: float | None, samples: int, rate: int) -> tuple[int, int]:
+    """The first sample of a segment and the one after its last; AudioError if the recording ends before."""
+    if max(start or 0, end or 0) > samples / rate + _END_TOLERANCE:
+        raise AudioError(
+            f"{name}: lasts {samples / rate:.3f} s, and has no sound{_segment(start, end)}; correct `start` and `end`."
+        )
+    first = min(round((start or 0) * rate), samples)
+    return first, samples if end is None else min(round(end * rate), samples)
+
+
+def _require_sound(waveform: np.ndarray, rate: int, name: str, start: float | None, end: float | None):
+    """Raise AudioError for what decodes, but is no sound."""
+    _rate(rate, name)
+    if waveform.shape[1] == 0:
+        raise AudioError(f"{name}: holds 0 samples{_segment(start, end)}; leave it out, or record it again.")
+    peak = max(waveform.max(), -waveform.min())  # NaN if any is
+    if not np.isfinite(peak):
+        raise AudioError(f"{name}: holds NaN or infinite samples; write it again from its source.")
+    if peak > _LARGEST_SAMPLE:
+        raise AudioError(f"{name}: holds samples of {peak:.1e}, where full scale is 1; write it again from its source.")
+
+
+# --- audio: decoding ---
+
+
+def _decode(source: str | bytes, name: str, start: float | None, end: float | None) -> tuple[np.ndarray, int]:
     """Decode a file or bytes: `(channels, samples)` float32 and its sampling rate."""
     import soundfile
 
-    if not isinstance(source, (str, os.PathLike, bytes)):
-        raise AudioError(
-            f"{name}: is of type {type(source).__name__}; give a path, bytes, or an array with its rate as "
-            f'{{"array": ..., "sampling_rate": ...}}.'
-        )
-    if not isinstance(source, bytes) and not Path(source).is_file():
-        raise AudioError(f"{name}: no such file; check the path (in a table it is relative to the table's folder).")
+    if isinstance(source, str):
+        if re.match(r"[A-Za-z][\w+.-]+://", source):
+            raise AudioError(f"{name}: is an address; download it first, and give the path of the file.")
+        if not Path(source).is_file():
+            raise AudioError(f"{name}: no such file; check the path (in a table it is relative to the table's folder).")
     try:
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-            first = min(_samples(start, file.samplerate, 0), file.frames)
-            last = min(_samples(end, file.samplerate, file.frames), file.frames)
-            file.seek(first)
-            waveform = file.read(max(last - first, 0), dtype="float32", always_2d=True).T
-            _refuse_truncated(name, file.extra_info, last - first, waveform.shape[1])
-            return waveform, file.samplerate
-    except soundfile.LibsndfileError as error:
+            if not _is_unfinished(file):
+                return _read_segment(file, name, start, end), file.samplerate
+    except (soundfile.LibsndfileError, TypeError):  # TypeError: the suffix .raw
         _refuse_non_audio(source, name)
-        return _decode_with_av(source, name, start, end, error)
+    return _decode_apart(source, name, start, end)
 
 
-def _refuse_non_audio(source: Any, name: str):
+def _read_segment(file: Any, name: str, start: float | None, end: float | None) -> np.ndarray:
+    """Read a segment of an open `SoundFile`: `(channels, samples)` float32.
+
+    In blocks, because the header of a damaged file may claim terabytes.
+    """
+    first, last = _span(name, start, end, file.frames, file.samplerate)
+    file.seek(first)
+    size = _BLOCK // file.channels
+    blocks = [file.read(max(min(last - first, size), 0), dtype="float32", always_2d=True)]
+    read = len(blocks[0])
+    while len(blocks[-1]) == size and read < last - first:
+        blocks.append(file.read(min(last - first - read, size), dtype="float32", always_2d=True))
+        read += len(blocks[-1])
+        if read * file.channels > _MOST_SAMPLES:
+            raise AudioError(f"{name}: {_TOO_LONG}.")
+    _refuse_truncated(name, file.extra_info, last - first, read)
+    return (blocks[0] if len(blocks) == 1 else np.concatenate(blocks)).T
+
+
+def _is_unfinished(file: Any) -> bool:
+    """Whether a wav lacks its sizes, because the program that wrote it to a pipe left them at zero."""
+    sizes = re.search(r"Length : (\d+)\nRIFF : (\d+)", file.extra_info)
+    return file.frames == 0 and sizes is not None and int(sizes[1]) != int(sizes[2]) + 8
+
+
+def _refuse_non_audio(source: str | bytes, name: str):
     """Raise AudioError for an empty file and for a Git LFS pointer."""
-    head = source[:64] if isinstance(source, bytes) else Path(source).read_bytes()[:64]
+    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+        head = file.read(64)
     if not head:
         raise AudioError(f"{name}: is an empty file; copy it again from its source.")
     if head.startswith(_LFS_POINTER):
@@ -198,43 +338,246 @@ def _refuse_non_audio(source: Any, name: str):
 
 def _refuse_truncated(name: str, log: str, expected: int, read: int):
     """Raise AudioError for a truncated file, which opens without an error: its header declares more than it holds."""
-    # The log of libsndfile on the data chunk of wav and aiff. Files written to a pipe declare the largest possible
-    # size.
+    # The log of libsndfile on the data chunk of wav and aiff. Programs that write to a pipe declare 2 or 4 GiB, or a
+    # little less.
     declared = re.search(r"(?:data|SSND)\s*: (\d+) \(should be (\d+)\)", log)
-    cut = declared and int(declared[2]) < int(declared[1]) < 2**31 - 1
+    cut = declared and int(declared[2]) < int(declared[1]) < 2**31 - 2**16
     # In other formats the declared count may be slightly wrong, as in mp3 by a frame or two.
     if cut or read < 0.9 * expected:
         raise AudioError(f"{name}: is truncated, it holds less than its header says; copy it again from its source.")
 
 
-def _decode_with_av(
-    source: Any, name: str, start: float | None, end: float | None, reason: Exception
-) -> tuple[np.ndarray, int]:
+# --- audio: decoding in a process of its own ---
+
+
+def _decode_apart(source: str | bytes, name: str, start: float | None, end: float | None) -> tuple[np.ndarray, int]:
+    """Decode with FFmpeg, in a process of its own: a file that crashes the decoder, or keeps it busy, costs that file
+    alone."""
+    path, content, size = None, b"", len(source)
+    if isinstance(source, bytes):
+        content = source
+    else:
+        path, size = os.path.abspath(source), os.stat(source).st_size
+    seconds = _DECODING_SECONDS + size / 2**20
+    request = {
+        "path": path,
+        "size": len(content),
+        "start": start or 0,
+        "end": end,
+        "seconds": seconds,
+        "formats": _FORMATS,
+        "most_samples": _MOST_SAMPLES,
+        "too_long": _TOO_LONG,
+    }
+    decoder = _idle_decoder()
+    begun = time.monotonic()
+    try:
+        answer, waveform = decoder.decode(request, content)
+    except EOFError:
+        decoder.stop()
+        reason = "it crashed the decoder"
+        if time.monotonic() - begun >= seconds:
+            reason = f"it took over {seconds:.0f} s"
+        raise AudioError(f"{name}: cannot be decoded ({reason}); copy it again, or leave it out.") from None
+    except BaseException:
+        decoder.stop()
+        raise
+    _IDLE.append(decoder)
+    if "problem" in answer:
+        raise AudioError(f"{name}: {answer['problem']}.")
+    _span(name, start, end, answer["samples"], answer["rate"])
+    return waveform, answer["rate"]
+
+
+class _Decoder:
+    """A process that decodes one file at a time.
+
+    It starts in a tenth of a second, because it imports nothing but av, and ends with the process that it belongs to.
+    """
+
+    def __init__(self):
+        functions: tuple[Any, ...] = (_serve_requests, _limit_memory, _decode_track, _like_the_first)
+        source = "\n".join(["import faulthandler, io, json, os, sys", *map(inspect.getsource, functions)])
+        paths = os.pathsep.join(path for path in sys.path if path)
+        flags = getattr(subprocess, "CREATE_NO_WINDOW", 0) | getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+        self.owner = os.getpid()
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-c", f"{source}\n_serve_requests()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            pipesize=2**20,  # where the system allows it
+            env=os.environ | {"PYTHONPATH": paths},
+            start_new_session=True,  # Ctrl-C is for the process that it belongs to
+            creationflags=flags,
+        )
+
+    def decode(self, request: dict[str, Any], content: bytes) -> tuple[dict[str, Any], np.ndarray]:
+        """The answer to a request, and its samples; EOFError if the process ends before it has answered."""
+        pipes = cast(Any, self.process)
+        try:
+            pipes.stdin.write(json.dumps(request).encode() + b"\n" + content)
+            pipes.stdin.flush()
+        except OSError:
+            raise EOFError from None
+        line = pipes.stdout.readline()
+        if not line:
+            raise EOFError
+        answer = json.loads(line)
+        waveform = np.empty((answer["channels"], answer["length"]), np.float32)
+        if pipes.stdout.readinto(waveform) < waveform.nbytes:
+            raise EOFError
+        return answer, waveform
+
+    def is_usable(self) -> bool:
+        """Whether it runs, and belongs to this process: a forked one must not talk to the decoders of its parent."""
+        return self.owner == os.getpid() and self.process.poll() is None
+
+    def stop(self):
+        """End the process."""
+        with contextlib.suppress(OSError), self.process:
+            self.process.kill()
+
+
+_IDLE: list[_Decoder] = []  # at most one for each thread that ever decoded at the same time
+
+
+def _idle_decoder() -> _Decoder:
+    """A decoder that nobody uses."""
+    with contextlib.suppress(IndexError):  # another thread may take the last one
+        while True:
+            decoder = _IDLE.pop()
+            if decoder.is_usable():
+                return decoder
+    return _Decoder()
+
+
+# The following functions run in that process: they use nothing else of this file.
+
+
+def _serve_requests():
+    """Answer requests on standard input until it is closed.
+
+    A request is a line of JSON, and the bytes of a file that has no path. An answer is a line of JSON, and the samples
+    channel by channel, in float32.
+    """
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not get between the answers
+    _limit_memory()
+    for line in iter(sys.stdin.buffer.readline, b""):
+        request = json.loads(line)
+        content = sys.stdin.buffer.read(request["size"])
+        faulthandler.dump_traceback_later(request["seconds"], exit=True)  # ends the process, whatever it is doing
+        try:
+            with open(request["path"], "rb") if request["path"] else io.BytesIO(content) as file:
+                answer, channels = _decode_track(file, request)
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            answer, channels = {"problem": f"cannot be decoded ({reason}); copy it again, or leave it out"}, []
+        faulthandler.cancel_dump_traceback_later()
+        answer["channels"], answer["length"] = len(channels), len(channels[0]) // 4 if channels else 0
+        answers.write(json.dumps(answer).encode() + b"\n")
+        answers.writelines(channels)
+        answers.flush()
+
+
+def _limit_memory():
+    """Allow 4 GiB, where the system limits memory; elsewhere only the number of samples is limited."""
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (2**32, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    except (ImportError, OSError, ValueError):  # ValueError: a lower limit is in force
+        return
+
+
+def _decode_track(file, request):
+    """Decode the first sound track of a file: an answer, and the samples of each channel as bytes."""
     try:
         import av
     except ImportError:
-        raise AudioError(
-            f"{name}: soundfile cannot read it ({reason}); `pip install av` reads mp4, m4a, webm."
-        ) from None
+        return {"problem": "needs PyAV; `pip install av` reads mp4, m4a, webm and others"}, []
+    channels: list[bytearray] = []
+    position = rate = 0
+    options = {"format_whitelist": request["formats"], "protocol_whitelist": ""}
     try:
-        with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source), "r") as container:
-            if not container.streams.audio:
-                raise AudioError(f"{name}: has no sound track; leave it out, or give its text alone.")
-            stream = container.streams.audio[0]
-            rate = stream.codec_context.sample_rate
-            planar = av.AudioResampler(format="fltp")
-            decoded = (part for frame in container.decode(stream) for part in planar.resample(frame))
-            waveform = np.concatenate([part.to_ndarray() for part in decoded], axis=1)
-    except AudioError:
-        raise
-    except (av.error.FFmpegError, IndexError, ValueError) as error:
-        raise AudioError(f"{name}: cannot be decoded ({error or reason}); copy it again, or leave it out.") from None
-    return waveform[:, _samples(start, rate, 0) : _samples(end, rate, waveform.shape[1])], rate
+        container = av.open(file, "r", container_options=options)
+    except av.error.ArgumentError:
+        raise ValueError("its format is not among those that are read") from None
+    with container:
+        if not container.streams.audio:
+            return {"problem": "has no sound track; leave it out, or give its text alone"}, []
+        for frame in _like_the_first(container.decode(container.streams.audio[0]), av.AudioResampler):
+            rate = frame.sample_rate
+            channels = channels or [bytearray() for _ in frame.planes]
+            first = max(round(request["start"] * rate) - position, 0)
+            last = frame.samples if request["end"] is None else round(request["end"] * rate) - position
+            for channel, plane in zip(channels, frame.planes, strict=True):
+                channel += memoryview(plane)[4 * first : 4 * min(last, frame.samples)]
+            position += frame.samples
+            if sum(map(len, channels)) > 4 * request["most_samples"]:
+                return {"problem": request["too_long"]}, []
+            if last < frame.samples:
+                break
+    return {"rate": rate, "samples": position}, channels
+
+
+def _like_the_first(frames, resampler_class):
+    """The frames as planes of float32, all with the sampling rate and the channels of the first one."""
+    kind = None
+    resampler: Any = None
+    target: dict = {}
+    for frame in frames:
+        target = target or {"format": "fltp", "layout": frame.layout, "rate": frame.sample_rate}
+        if kind != (frame.format.name, frame.layout.name, frame.sample_rate):
+            if resampler is not None:
+                yield from filter(None, resampler.resample(None))
+            kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+            resampler = resampler_class(**target)
+        yield from resampler.resample(frame)
+    if resampler is not None:
+        yield from filter(None, resampler.resample(None))
+
+
+# --- audio: resampling and length ---
+
+
+def _resample(waveform: np.ndarray, rate: int) -> np.ndarray:
+    """Resample `(samples,)` to 16 kHz."""
+    divisor = math.gcd(rate, SAMPLING_RATE)
+    source, target = rate // divisor, SAMPLING_RATE // divisor
+    if source == target:
+        return waveform
+    if source * target <= _LARGEST_KERNEL:
+        return _resampler(rate)(torch.from_numpy(waveform)).numpy()
+    filters = _filters(source, target)
+    taps = filters.shape[1]
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(waveform, (taps // 2 - 1, taps // 2)), taps)
+    resampled = np.empty(-(-len(waveform) * target // source), np.float32)
+    for first in range(0, len(resampled), 2**14):  # in blocks, to bound the memory
+        place = np.arange(first, min(first + 2**14, len(resampled)))
+        resampled[place] = np.einsum("nt,nt->n", windows[place * source // target], filters[place % target])
+    return resampled
 
 
 @functools.lru_cache(maxsize=8)
 def _resampler(rate: int) -> torchaudio.transforms.Resample:
     return torchaudio.transforms.Resample(rate, SAMPLING_RATE)
+
+
+@functools.lru_cache(maxsize=8)
+def _filters(source: int, target: int) -> np.ndarray:
+    """The filter of torchaudio's `Resample` where it is not zero: `(target, taps)`, a row for each position that an
+    output sample may have between two input samples.
+
+    torchaudio stores `(target, source + taps)`: 9 GB for 15,999 Hz.
+    """
+    zeros, rolloff = 6, 0.99  # its defaults: zero crossings on each side, cutoff relative to the lower rate's
+    cutoff = min(source, target) * rolloff / source
+    width = math.ceil(zeros / cutoff)
+    offsets = np.arange(target) * source % target / target
+    lags = ((np.arange(-width, width + 2) - offsets[:, None]) * cutoff).clip(-zeros, zeros)
+    return (np.sinc(lags) * np.cos(lags * np.pi / zeros / 2) ** 2 * cutoff).astype(np.float32)
 
 
 def _trim(waveform: np.ndarray, decibels: float) -> np.ndarray:

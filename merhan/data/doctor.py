@@ -163,6 +163,7 @@ _UNREADABLE = {
     "empty recordings": ("empty file", "copy them again from their source"),
     "recordings without samples": ("0 samples", "leave them out, or record them again"),
     "recordings with NaN or infinite samples": ("NaN", "write them again from their source"),
+    "segments that end after their recording": ("and has no sound between", "correct `start` and `end`"),
     "unreadable recordings": ("", "copy them again from their source, or leave them out"),
 }
 
