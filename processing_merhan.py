@@ -22,10 +22,10 @@ This file is copied beside every checkpoint and loads alone: it imports nothing 
 import contextlib
 import faulthandler
 import functools
-import inspect
 import io
 import itertools
 import json
+import marshal
 import math
 import os
 import re
@@ -47,6 +47,7 @@ from transformers.processing_utils import ProcessorMixin
 
 SAMPLING_RATE = 16_000
 _FIELDS = ("audio", "text", "speaker", "context")  # of an utterance
+_SOUND_KEYS = {"array", "raw", "bytes", "path"}  # of a mapping that is sound, and no utterance
 # Modality -> the model's arguments for its values (one of them) and its mask.
 _VALUES = {"audio": ("input_values", "input_features"), "text": ("input_ids",)}
 _MASKS = {"audio": "audio_attention_mask", "text": "attention_mask"}
@@ -148,10 +149,10 @@ def decode_audio(
         else:
             waveform, rate = _from_array(data, rate, name)
             waveform = waveform[:, slice(*_span(name, start, end, waveform.shape[1], rate))]
-        _require_sound(waveform, rate, name, start, end)
+        _require_sound(waveform, name, start, end)
     except AudioError:
         raise
-    except (OSError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # a decoder of others, or a damaged file, may raise anything
         raise AudioError(f"{name}: cannot be read ({type(error).__name__}: {error}); check it.") from error
     return waveform, rate
 
@@ -260,6 +261,7 @@ def _segment(start: float | None, end: float | None) -> str:
 
 def _span(name: str, start: float | None, end: float | None, samples: int, rate: int) -> tuple[int, int]:
     """The first sample of a segment and the one after its last; AudioError if the recording ends before."""
+    _rate(rate, name)
     if max(start or 0, end or 0) > samples / rate + _END_TOLERANCE:
         raise AudioError(
             f"{name}: lasts {samples / rate:.3f} s, and has no sound{_segment(start, end)}; correct `start` and `end`."
@@ -268,9 +270,8 @@ def _span(name: str, start: float | None, end: float | None, samples: int, rate:
     return first, samples if end is None else min(round(end * rate), samples)
 
 
-def _require_sound(waveform: np.ndarray, rate: int, name: str, start: float | None, end: float | None):
+def _require_sound(waveform: np.ndarray, name: str, start: float | None, end: float | None):
     """Raise AudioError for what decodes, but is no sound."""
-    _rate(rate, name)
     if waveform.shape[1] == 0:
         raise AudioError(f"{name}: holds 0 samples{_segment(start, end)}; leave it out, or record it again.")
     peak = max(waveform.max(), -waveform.min())  # NaN if any is
@@ -396,13 +397,11 @@ class _Decoder:
     """
 
     def __init__(self):
-        functions: tuple[Any, ...] = (_serve_requests, _limit_memory, _decode_track, _like_the_first)
-        source = "\n".join(["import faulthandler, io, json, os, sys", *map(inspect.getsource, functions)])
         paths = os.pathsep.join(path for path in sys.path if path)
         flags = getattr(subprocess, "CREATE_NO_WINDOW", 0) | getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
         self.owner = os.getpid()
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", f"{source}\n_serve_requests()"],
+            [sys.executable, "-P", "-c", _BOOTSTRAP],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -411,6 +410,9 @@ class _Decoder:
             start_new_session=True,  # Ctrl-C is for the process that it belongs to
             creationflags=flags,
         )
+        functions = (_serve_requests, _limit_memory, _decode_track, _like_the_first)
+        with contextlib.suppress(OSError):  # where it could not start, `decode` says so
+            marshal.dump(tuple(function.__code__ for function in functions), cast(Any, self.process.stdin))
 
     def decode(self, request: dict[str, Any], content: bytes) -> tuple[dict[str, Any], np.ndarray]:
         """The answer to a request, and its samples; EOFError if the process ends before it has answered."""
@@ -439,6 +441,13 @@ class _Decoder:
             self.process.kill()
 
 
+# This file would import torch and transformers there; so only the code of four functions goes over.
+_BOOTSTRAP = """
+import faulthandler, io, json, marshal, os, sys, types
+for code in marshal.load(sys.stdin.buffer):
+    globals()[code.co_name] = types.FunctionType(code, globals())
+_serve_requests()
+"""
 _IDLE: list[_Decoder] = []  # at most one for each thread that ever decoded at the same time
 
 
@@ -501,7 +510,7 @@ def _decode_track(file, request):
     position = rate = 0
     options = {"format_whitelist": request["formats"], "protocol_whitelist": ""}
     try:
-        container = av.open(file, "r", container_options=options)
+        container = av.open(file, "r", container_options=options, metadata_errors="replace")
     except av.error.ArgumentError:
         raise ValueError("its format is not among those that are read") from None
     with container:
@@ -519,6 +528,8 @@ def _decode_track(file, request):
                 return {"problem": request["too_long"]}, []
             if last < frame.samples:
                 break
+    if not channels:
+        return {"problem": "holds 0 samples; leave it out, or record it again"}, []
     return {"rate": rate, "samples": position}, channels
 
 
@@ -673,6 +684,7 @@ class MerhanProcessor(ProcessorMixin):
         padding: bool | str = True,
         truncation: bool = True,
         return_tensors: str = "pt",
+        sampling_rate: float | None = None,
     ) -> BatchFeature:
         """Make the tensors of one utterance, or of a list of utterances.
 
@@ -687,6 +699,7 @@ class MerhanProcessor(ProcessorMixin):
             truncation: `False` keeps sound beyond `max_seconds`, and context beyond `max_tokens` as far as the text
                 backbone can read it.
             return_tensors: `"pt"` or `"np"`.
+            sampling_rate: in Hz, of audio that is a bare array or tensor; other sound has its own.
 
         Returns:
             `input_values` and `audio_attention_mask` `(batch, samples)`, `input_ids` and `attention_mask`
@@ -702,7 +715,7 @@ class MerhanProcessor(ProcessorMixin):
         _require_choice("padding", padding, (True, False, "longest", "max_length"))
         if not padding and len(rows) > 1:
             raise ValueError(f"padding=False: {len(rows)} utterances do not fit into one tensor; pad them.")
-        waveforms = [self.load_audio(row["audio"], truncation=truncation) for row in rows]
+        waveforms = [self.load_audio(row["audio"], None, None, truncation, sampling_rate) for row in rows]
         tokens = [self.encode_text(row["text"], row["speaker"], row["context"], truncation) for row in rows]
         batch = self.pad(waveforms, tokens, padding=padding)
         self._require_readable(batch)
@@ -711,13 +724,18 @@ class MerhanProcessor(ProcessorMixin):
         return batch
 
     def load_audio(
-        self, source: Any, start: float | None = None, end: float | None = None, truncation: bool = True
+        self,
+        source: Any,
+        start: float | None = None,
+        end: float | None = None,
+        truncation: bool = True,
+        sampling_rate: float | None = None,
     ) -> np.ndarray | None:
         """[`load_audio`] with the limits of this processor; `None` for `None`."""
         if source is None:
             return None
         longest = self.max_seconds if truncation else None
-        return load_audio(source, start, end, self.min_seconds, longest, self.trim_silence)
+        return load_audio(source, start, end, self.min_seconds, longest, self.trim_silence, sampling_rate)
 
     def encode_text(
         self, text: str | None, speaker: str | None = None, context: Any = None, truncation: bool = True
@@ -946,9 +964,9 @@ class EmotionRecognitionPipeline(Pipeline):
     Generators and `KeyDataset`s give an iterator, too. `pipeline("audio-classification", ...)` makes the same pipeline,
     and so does `pipeline("text-classification", ...)` for a model of text alone, whose first argument is the text.
 
-    Audio is anything that [`load_audio`] decodes. `speaker` and `context` (the previous turns, oldest first) are used
-    by a model that was trained with them. Scores are calibrated (`config.temperature`); `top_k` keeps the best few
-    labels.
+    Audio is anything that [`load_audio`] decodes, with `sampling_rate=` for bare arrays and tensors. `speaker` and
+    `context` (the previous turns, oldest first) are used by a model that was trained with them. Scores are calibrated
+    (`config.temperature`); `top_k` keeps the best few labels.
 
     With `explain=True` the result of each utterance is not the list of scores, but a dictionary of
 
@@ -969,6 +987,7 @@ class EmotionRecognitionPipeline(Pipeline):
 
     def __call__(self, audio: Any = None, text: Any = None, batch_size: int | None = None, **kwargs) -> Any:  # type: ignore[override]
         fields = {name: kwargs.pop(name, None) for name in ("speaker", "context")}
+        rate = kwargs.pop("sampling_rate", None)
         if text is None and "audio" not in cast(MerhanProcessor, self.processor).modalities:
             audio, text = None, audio  # the input of a model of text alone, as in `pipeline("text-classification")`
         size = (self._batch_size or 8) if batch_size is None else batch_size
@@ -977,20 +996,22 @@ class EmotionRecognitionPipeline(Pipeline):
         if kwargs.get("explain", self._forward_params.get("explain")):
             size = 1  # without padding, every frame and token belongs to the utterance
         if any(_is_stream(values) for values in (audio, text)):
-            return self._results(_stream(audio, text, **fields), size, kwargs)
-        results = list(self._results(_rows(audio, text, **fields), size, kwargs))
+            return self._results(_stream(audio, text, **fields), rate, size, kwargs)
+        results = list(self._results(_rows(audio, text, **fields), rate, size, kwargs))
         return results if _is_list(audio) or _is_list(text) else results[0]
 
-    def _results(self, rows: Iterable[dict[str, Any]], batch_size: int, options: dict[str, Any]) -> Iterator[Any]:
+    def _results(
+        self, rows: Iterable[dict[str, Any]], rate: float | None, batch_size: int, options: dict[str, Any]
+    ) -> Iterator[Any]:
         """The result of each utterance, batch by batch as they are asked for."""
         utterances = (_utterance(row.pop("audio"), **row) for row in rows)
         for batch in iter(lambda: list(itertools.islice(utterances, batch_size)), []):
-            yield from super().__call__({"utterances": batch}, **options)
+            yield from super().__call__({"utterances": batch, "sampling_rate": rate}, **options)
 
     def _sanitize_parameters(self, **options):
         unknown = set(options) - {"top_k", "explain"}
         if unknown:
-            known = "speaker, context, batch_size, top_k, explain"
+            known = "speaker, context, sampling_rate, batch_size, top_k, explain"
             raise TypeError(f"Unknown argument {', '.join(sorted(unknown))}; known are {known}.")
         top_k = options.get("top_k")
         if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
@@ -1003,10 +1024,11 @@ class EmotionRecognitionPipeline(Pipeline):
         self.model.save_pretrained(save_directory, **kwargs)
         cast(MerhanProcessor, self.processor).save_pretrained(save_directory, **kwargs)
 
-    def preprocess(self, inputs: dict[str, list[dict]], explain: bool = False) -> dict[str, Any]:  # type: ignore[override]
+    def preprocess(self, inputs: dict[str, Any], explain: bool = False) -> dict[str, Any]:  # type: ignore[override]
         rows: list[dict[str, Any]] = inputs["utterances"]
         processor: Any = self.processor
-        batch = processor(**{name: [row[name] for row in rows] for name in _FIELDS})
+        columns = {name: [row[name] for row in rows] for name in _FIELDS}
+        batch = processor(**columns, sampling_rate=inputs.get("sampling_rate"))
         if not explain or len(_by_modality(batch)) < 2:
             return {"batch": batch, "words": []}
         return {"batch": batch, "words": processor.words(*(rows[0][name] for name in _FIELDS[1:]))}
@@ -1068,7 +1090,7 @@ def _by_modality(batch: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch
 
 def _utterance(item: Any, **fields: Any) -> dict[str, Any]:
     """One input in any of its forms as `{"audio", "text", "speaker", "context"}`."""
-    if isinstance(item, Mapping) and "array" not in item:
+    if isinstance(item, Mapping) and not _SOUND_KEYS & set(item):
         unknown = sorted(set(item) - set(_FIELDS))
         if unknown:
             raise ValueError(f"An utterance has the keys {', '.join(_FIELDS)}; unknown: {', '.join(unknown)}.")

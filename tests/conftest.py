@@ -22,7 +22,7 @@ from merhan.data.corpora.base import read_corpus
 from merhan.models.building import build_model, build_processor
 from merhan.recipe.schema import DataRecipe, ModelRecipe
 from modeling_merhan import MerhanAudioConfig, MerhanConfig, MerhanForSequenceClassification
-from processing_merhan import MerhanProcessor
+from processing_merhan import EmotionRecognitionPipeline, MerhanProcessor
 
 
 torch.set_num_threads(1)
@@ -147,6 +147,11 @@ def trained_like(demo, tiny_recipe):
     """A model over tiny backbones that were saved and loaded, as real ones are."""
     torch.manual_seed(0)
     return build_model(tiny_recipe, LABELS, demo)
+
+
+@pytest.fixture
+def recogniser(trained_like, processor):
+    return EmotionRecognitionPipeline(model=trained_like.eval(), processor=processor, device="cpu")
 
 
 @pytest.fixture

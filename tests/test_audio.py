@@ -388,3 +388,161 @@ def test_a_segment_lies_within_its_recording(form):
     for start, end in ((0, math.inf), (math.nan, 1), (0, math.nan), (math.inf, None), ("0", 1), (0, "1")):
         with pytest.raises(AudioError, match="is no number of seconds"):
             decode_audio(source, start, end)
+
+
+# --- forms of sound ---
+
+
+class Samples:
+    """What an `AudioDecoder` of torchcodec returns."""
+
+    def __init__(self, data: torch.Tensor, sample_rate: int):
+        self.data, self.sample_rate = data, sample_rate
+        self.pts_seconds, self.duration_seconds = 0.0, data.shape[1] / sample_rate
+
+
+class AudioDecoder:
+    """The interface of `torchcodec.decoders.AudioDecoder`, as the audio columns of `datasets` hold it."""
+
+    def __init__(self, content: bytes):
+        self.content = content
+
+    def get_all_samples(self) -> Samples:
+        sound, rate = soundfile.read(io.BytesIO(self.content), dtype="float32", always_2d=True)
+        return Samples(torch.from_numpy(sound.T), rate)
+
+
+FORMS = {
+    "path": lambda path, sound: str(path),
+    "path object": lambda path, sound: path,
+    "bytes": lambda path, sound: path.read_bytes(),
+    "bytearray": lambda path, sound: bytearray(path.read_bytes()),
+    "memoryview": lambda path, sound: memoryview(path.read_bytes()),
+    "file": lambda path, sound: open(path, "rb"),  # noqa: SIM115
+    "file in memory": lambda path, sound: io.BytesIO(path.read_bytes()),
+    "array and rate": lambda path, sound: {"array": sound, "sampling_rate": RATE},
+    "array, rate and path": lambda path, sound: {"path": "gone.wav", "array": sound, "sampling_rate": RATE},
+    "raw and rate": lambda path, sound: {"raw": sound, "sampling_rate": float(RATE)},
+    "bytes and path": lambda path, sound: {"bytes": path.read_bytes(), "path": "gone.wav"},
+    "bytes alone": lambda path, sound: {"bytes": path.read_bytes()},
+    "path and no bytes": lambda path, sound: {"bytes": None, "path": str(path)},
+    "list and rate": lambda path, sound: {"array": sound.tolist(), "sampling_rate": np.int64(RATE)},
+    "AudioDecoder": lambda path, sound: AudioDecoder(path.read_bytes()),
+}
+BARE = {
+    "array": lambda sound: sound,
+    "stereo": lambda sound: np.stack([sound, sound]),
+    "double": lambda sound: sound.astype(np.float64),
+    "integers": lambda sound: (sound * 2**15).astype(np.int16),
+    "tensor": torch.from_numpy,
+    "tensor with a gradient": lambda sound: torch.from_numpy(sound).requires_grad_(),
+    "half precision": lambda sound: torch.from_numpy(sound).bfloat16(),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_is_the_same_sound(form, tone, processor):
+    path = tone(rate=RATE)
+    expected = load_audio(path)
+    source = FORMS[form](path, soundfile.read(path, dtype="float32")[0])
+    np.testing.assert_allclose(load_audio(source), expected, atol=1e-6)
+    np.testing.assert_allclose(load_audio(source, 0.25, 0.75), load_audio(path, 0.25, 0.75), atol=1e-6)
+    inputs = processor(audio=source)["input_values"]
+    torch.testing.assert_close(inputs, processor(audio=str(path))["input_values"])
+    torch.testing.assert_close(processor(audio=[source, None], text=["no", "no"])["input_values"][:1], inputs)
+
+
+@pytest.mark.parametrize("form", BARE)
+def test_a_bare_array_needs_its_rate(form, tone, processor):
+    path = tone(rate=RATE)
+    source = BARE[form](soundfile.read(path, dtype="float32")[0])
+    tolerance = 4e-3 if form == "half precision" else 1e-4
+    np.testing.assert_allclose(load_audio(source, sampling_rate=RATE), load_audio(path), atol=tolerance)
+    inputs = processor(audio=[source, str(path)], sampling_rate=RATE)["input_values"]
+    torch.testing.assert_close(inputs[0], inputs[1], atol=1e-2, rtol=0)
+    for read in (load_audio, processor):
+        with pytest.raises(AudioError, match="`sampling_rate=`"):
+            read(source)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_pipeline_takes_every_form(form, tone, recogniser):
+    path = tone(rate=RATE)
+    source = FORMS[form](path, soundfile.read(path, dtype="float32")[0])
+    expected = [entry["score"] for entry in recogniser(str(path), text="no")]
+    for results in (recogniser(source, text="no"), recogniser([{"audio": source, "text": "no"}])[0]):
+        np.testing.assert_allclose([entry["score"] for entry in results], expected, atol=1e-5)
+    assert len(recogniser([source])[0]) == 4
+
+
+def test_the_pipeline_takes_a_bare_array_with_its_rate(tone, recogniser):
+    path = tone(rate=44_100)
+    sound, rate = soundfile.read(path, dtype="float32")
+    expected = [entry["score"] for entry in recogniser(str(path))]
+    rows = recogniser([sound, {"audio": torch.from_numpy(sound)}, str(path)], sampling_rate=rate)
+    stream = recogniser((array for array in [sound]), sampling_rate=rate)
+    for results in (recogniser(sound, sampling_rate=rate), *rows, *stream):
+        np.testing.assert_allclose([entry["score"] for entry in results], expected, atol=1e-5)
+    with pytest.raises(AudioError, match="`sampling_rate=`"):
+        recogniser(sound)
+
+
+class Broken:
+    """A file object or decoder that fails in its own way."""
+
+    def __init__(self, method: str, error: Exception):
+        self.error = error
+        setattr(self, method, self.fail)
+
+    def fail(self, *arguments):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ({}, "has no keys; give 'array'"),
+        ({"bytes": None, "path": None}, "has bytes, path; give 'array'"),
+        ({"sampling_rate": RATE}, "has sampling_rate; give 'array'"),
+        ({"bytes": "a.wav", "path": 3}, "no such file"),
+        ({"path": 3}, "is of type int"),
+        ({"array": [[0.0], [0.0, 1.0]], "sampling_rate": RATE}, "cannot be read"),
+        ({"array": np.zeros(8, complex), "sampling_rate": RATE}, "no defined full scale"),
+        ({"array": np.array(["a", "b"]), "sampling_rate": RATE}, "no defined full scale"),
+        ({"array": np.zeros(0), "sampling_rate": RATE}, "0 samples"),
+        (io.StringIO("text"), "mode 'rb'"),
+        (io.BytesIO(), "empty file"),
+        (3, "is of type int"),
+        (np.float32(0), "is of type float32"),
+        ("a\0b.wav", "no such file"),
+        ("a" * 5000, "cannot be read|no such file"),
+        (".", "no such file"),
+        (Broken("read", RuntimeError("gone")), "cannot be read .*gone"),
+        (Broken("get_all_samples", LookupError("no stream")), "cannot be read .*no stream"),
+        (Broken("read", MemoryError()), "cannot be read .*MemoryError"),
+    ],
+)
+def test_what_is_no_form_of_sound_is_refused(source, sentence):
+    with pytest.raises(AudioError, match=sentence):
+        decode_audio(source)
+
+
+def test_a_suffix_that_libsndfile_takes_for_headerless_samples(tmp_path):
+    (tmp_path / "a.raw").write_bytes(written("wav"))
+    with pytest.raises(AudioError, match="cannot be decoded"):
+        (tmp_path / "b.raw").write_bytes(bytes(999))
+        decode_audio(tmp_path / "b.raw")
+    assert decode_audio(tmp_path / "a.raw")[0].shape == (1, RATE)
+
+
+def test_metadata_in_another_encoding_is_no_fault():
+    with av.open(file := io.BytesIO(), "w", format="ipod") as container:
+        container.metadata["title"] = "Grusse"
+        stream = container.add_stream("aac", rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(wave(), format="fltp", layout="mono")
+        frame.rate = RATE
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    content = file.getvalue()
+    assert b"Grusse" in content
+    assert decode_audio(content.replace(b"Grusse", b"Gr\xfc\xdfe"))[0].shape[1] > RATE

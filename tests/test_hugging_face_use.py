@@ -22,11 +22,6 @@ TEXTS = ["the dinner was lovely", "no", "his answer is ghastly"]
 
 
 @pytest.fixture
-def recogniser(trained_like, processor):
-    return EmotionRecognitionPipeline(model=trained_like.eval(), processor=processor, device="cpu")
-
-
-@pytest.fixture
 def paths(tone):
     return [str(tone(f"{number}.wav", seconds=0.6 + number / 5)) for number in range(3)]
 

@@ -9,7 +9,7 @@ import soundfile
 import torch
 from transformers import AutoProcessor, RobertaTokenizer, Wav2Vec2FeatureExtractor
 
-from processing_merhan import AudioError, EmotionRecognitionPipeline, MerhanProcessor, load_audio, read_audio
+from processing_merhan import AudioError, MerhanProcessor, load_audio, read_audio
 
 
 RATE = 16_000
@@ -256,11 +256,6 @@ def test_a_text_model_refuses_audio():
 
 
 # --- the pipeline ---
-
-
-@pytest.fixture
-def recogniser(trained_like, processor):
-    return EmotionRecognitionPipeline(model=trained_like.eval(), processor=processor, device="cpu")
 
 
 def test_pipeline_reads_every_form_of_input(recogniser, tone):
