@@ -33,7 +33,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -98,11 +97,12 @@ def load_audio(
     Raises:
         AudioError: as [`decode_audio`].
     """
-    waveform = _resample(*read_audio(source, start, end, sampling_rate))
-    waveform = waveform - waveform.mean()
-    if trim_silence is not None:
-        waveform = _trim(waveform, trim_silence)
-    return _fit(waveform, min_seconds, max_seconds)
+    with _no_other_error(_name(source)):
+        waveform = _resample(*read_audio(source, start, end, sampling_rate))
+        waveform = waveform - waveform.mean()
+        if trim_silence is not None:
+            waveform = _trim(waveform, trim_silence)
+        return _fit(waveform, min_seconds, max_seconds)
 
 
 def read_audio(
@@ -141,7 +141,7 @@ def decode_audio(
             source. Nothing else is raised.
     """
     name = _name(source)
-    try:
+    with _no_other_error(name):
         _require_segment(name, start, end)
         data, rate = _encoded_or_array(source, sampling_rate, name)
         if rate is None:
@@ -150,14 +150,21 @@ def decode_audio(
             waveform, rate = _from_array(data, rate, name)
             waveform = waveform[:, slice(*_span(name, start, end, waveform.shape[1], rate))]
         _require_sound(waveform, name, start, end)
-    except AudioError:
-        raise
-    except Exception as error:  # a decoder of others, or a damaged file, may raise anything
-        raise AudioError(f"{name}: cannot be read ({type(error).__name__}: {error}); check it.") from error
-    return waveform, rate
+        return waveform, rate
 
 
 # --- audio: forms and checks ---
+
+
+@contextlib.contextmanager
+def _no_other_error(name: str) -> Iterator[None]:
+    """Turn whatever a damaged file, a foreign object or a lack of memory raises into an AudioError."""
+    try:
+        yield
+    except AudioError:
+        raise
+    except Exception as error:
+        raise AudioError(f"{name}: cannot be read ({type(error).__name__}: {error}); check it.") from error
 
 
 def _name(source: Any) -> str:
@@ -291,7 +298,7 @@ def _decode(source: str | bytes, name: str, start: float | None, end: float | No
     if isinstance(source, str):
         if re.match(r"[A-Za-z][\w+.-]+://", source):
             raise AudioError(f"{name}: is an address; download it first, and give the path of the file.")
-        if not Path(source).is_file():
+        if not os.path.isfile(source):
             raise AudioError(f"{name}: no such file; check the path (in a table it is relative to the table's folder).")
     try:
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
@@ -323,8 +330,10 @@ def _read_segment(file: Any, name: str, start: float | None, end: float | None) 
 
 def _is_unfinished(file: Any) -> bool:
     """Whether a wav lacks its sizes, because the program that wrote it to a pipe left them at zero."""
+    if file.frames > 0:
+        return False
     sizes = re.search(r"Length : (\d+)\nRIFF : (\d+)", file.extra_info)
-    return file.frames == 0 and sizes is not None and int(sizes[1]) != int(sizes[2]) + 8
+    return sizes is not None and int(sizes[1]) != int(sizes[2]) + 8
 
 
 def _refuse_non_audio(source: str | bytes, name: str):
@@ -606,7 +615,9 @@ def _fit(waveform: np.ndarray, min_seconds: float, max_seconds: float | None) ->
     longest = len(waveform) if max_seconds is None else round(max_seconds * SAMPLING_RATE)
     first = max(len(waveform) - longest, 0) // 2
     waveform = waveform[first : first + longest]
-    return np.pad(waveform, (0, max(shortest - len(waveform), 0)))
+    if len(waveform) >= shortest:
+        return waveform
+    return np.pad(waveform, (0, shortest - len(waveform)))
 
 
 # --- the processor ----------------------------------------------------------------------------------------------------

@@ -9,12 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import av
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import torch
 import torchaudio
 
 import processing_merhan
+from merhan.data import audio_facts
+from merhan.data.preparation import convert
 from processing_merhan import AudioError, decode_audio, load_audio, read_audio
 
 
@@ -388,6 +391,50 @@ def test_a_segment_lies_within_its_recording(form):
     for start, end in ((0, math.inf), (math.nan, 1), (0, math.nan), (math.inf, None), ("0", 1), (0, "1")):
         with pytest.raises(AudioError, match="is no number of seconds"):
             decode_audio(source, start, end)
+
+
+# --- a corpus with such files ---
+
+
+def test_a_corpus_with_files_that_kill_is_prepared_without_them(tmp_path):
+    caf, mp3 = bytearray(written("caf")), bytearray(written("mp3"))
+    frames = max(mp3.find(b"Xing"), mp3.find(b"Info")) + 8
+    files = {
+        "good.wav": written("wav"),
+        "channels.caf": caf[:47] + bytes([30]) + caf[48:],  # one byte: a segmentation fault in PyAV
+        "codec.caf": caf[:32] + b"none" + caf[36:],
+        "terabytes.mp3": mp3[:frames] + b"\x7f" + mp3[frames + 1 :],
+        "elsewhere.wav": b"ffconcat version 1.0\nfile good.wav\n",
+        "loud.wav": written("wav", wave() * 3e38, subtype="FLOAT"),
+        "also_good.m4a": written("m4a"),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    names = list(files)
+    rows = pd.DataFrame({"utterance_id": names, "audio": [str(tmp_path / name) for name in names]})
+    outcomes = convert(rows, tmp_path / "out", workers=2)
+    written_names = [name for name, result in zip(names, outcomes, strict=True) if result.written]
+    assert written_names == ["good.wav", "also_good.m4a"]
+    assert all(bool(result.error) != result.written for result in outcomes)
+    kinds = [type(fact).__name__ for fact in audio_facts.inspect_audio(rows)]
+    assert kinds == ["AudioFacts" if name in written_names else "AudioError" for name in names]
+
+
+@pytest.mark.parametrize("samples", [1, 511, 512, 640, 4 * 128 + 512, 9_999])
+def test_the_fingerprint_of_a_long_recording_is_computed_in_blocks(samples, monkeypatch):
+    sound = np.random.default_rng(0).standard_normal(samples).astype(np.float32)
+    whole = audio_facts.acoustic_fingerprint(sound, RATE)
+    monkeypatch.setattr(audio_facts, "BLOCK", 5)
+    np.testing.assert_allclose(audio_facts.acoustic_fingerprint(sound, RATE), whole, atol=1e-5)
+
+
+def test_a_lack_of_memory_after_decoding_is_an_audio_error(monkeypatch):
+    def resample(waveform, rate):
+        raise MemoryError("9 GB")
+
+    monkeypatch.setattr(processing_merhan, "_resample", resample)
+    with pytest.raises(AudioError, match="<[0-9]+ bytes>: cannot be read .MemoryError: 9 GB"):
+        load_audio(written("wav"))
 
 
 # --- forms of sound ---

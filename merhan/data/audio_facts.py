@@ -22,6 +22,7 @@ from processing_merhan import AudioError, decode_audio
 
 # Resolution of the fingerprint: mel bands from 100 to 3800 Hz, and segments of time.
 BANDS, SEGMENTS = 20, 64
+BLOCK = 4096  # frames of its spectrum at a time
 
 
 class AudioFacts(NamedTuple):
@@ -122,14 +123,22 @@ def acoustic_fingerprint(mono: np.ndarray, sampling_rate: int) -> np.ndarray:
     """
     window = round(0.032 * sampling_rate)
     padded = torch.nn.functional.pad(torch.from_numpy(mono), (0, max(window - len(mono), 0)))
-    hann = torch.hann_window(window)
-    power = torch.stft(padded, window, window // 4, window=hann, center=False, return_complex=True).abs() ** 2
-    mel = _filterbank(sampling_rate, window) @ power
-    energy = torch.nn.functional.adaptive_avg_pool1d(mel[None], SEGMENTS)[0]
+    energy = torch.nn.functional.adaptive_avg_pool1d(_mel_energy(padded, sampling_rate, window)[None], SEGMENTS)[0]
     # Everything 40 dB below the loudest cell is treated as silence, so that background noise does not count.
     logarithm = torch.log10((energy / energy.max().clamp(min=1e-20)).clamp(min=1e-4))
     centred = logarithm - logarithm.mean()
     return (centred / centred.norm().clamp(min=1e-9)).flatten().numpy()
+
+
+def _mel_energy(samples: torch.Tensor, sampling_rate: int, window: int) -> torch.Tensor:
+    """`(BANDS, frames)`; by about 30 seconds at a time, because the spectrum of an hour takes gigabytes."""
+    hop, hann = window // 4, torch.hann_window(window)
+    parts = []
+    for first in range(0, len(samples) - window + 1, BLOCK * hop):
+        part = samples[first : first + (BLOCK - 1) * hop + window]
+        power = torch.stft(part, window, hop, window=hann, center=False, return_complex=True).abs() ** 2
+        parts.append(_filterbank(sampling_rate, window) @ power)
+    return torch.cat(parts, dim=1)
 
 
 @lru_cache(maxsize=8)
