@@ -24,10 +24,15 @@ def full_width_backbones(texts: list[str]) -> tuple[str, str]:
         Wav2Vec2Model(Wav2Vec2Config()).save_pretrained(audio)  # the defaults are wav2vec2-base's shapes
         Wav2Vec2FeatureExtractor(return_attention_mask=False).save_pretrained(audio)
     if not (text / "tokenizer_config.json").is_file():
-        specials = {token: number for number, token in enumerate(("<s>", "<pad>", "</s>", "<unk>", "<mask>"))}
-        tokenizer = RobertaTokenizer(vocab=specials, merges=[], model_max_length=512)
-        tokenizer = tokenizer.train_new_from_iterator([texts], vocab_size=2000, show_progress=False)
+        tokenizer = word_tokenizer(texts, 2000)
         config = RobertaConfig(vocab_size=50_265, max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5)
         RobertaModel(config).save_pretrained(text)
         tokenizer.save_pretrained(text)
     return str(Path(audio)), str(Path(text))
+
+
+def word_tokenizer(texts: list[str], vocabulary: int) -> RobertaTokenizer:
+    """A tokenizer of RoBERTa's kind, trained on `texts`."""
+    specials = {token: number for number, token in enumerate(("<s>", "<pad>", "</s>", "<unk>", "<mask>"))}
+    tokenizer = RobertaTokenizer(vocab=specials, merges=[], model_max_length=512)
+    return tokenizer.train_new_from_iterator([texts], vocab_size=vocabulary, show_progress=False)

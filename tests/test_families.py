@@ -174,6 +174,20 @@ def test_cached_features_are_those_of_the_batch(family, demo):
     assert torch.allclose(fresh, read, atol=2e-3), "the cache is in half precision"
 
 
+@pytest.mark.parametrize("family", ["wav2vec2-bert", "wav2vec2"])
+def test_fixed_lengths_count_the_frames_of_the_extractor(family, demo):
+    """w2v-BERT 2.0 joins pairs of frames after padding, so `max_length` gave half the length, and short sound alone."""
+    _, _, processor = audio_parts(demo, family)
+    for samples in (8_000, 20_001, 32_000):
+        sound = np.random.default_rng(0).standard_normal(samples).astype(np.float32)
+        exact = processor.pad([sound], [None])
+        on_grid, fixed = (processor.pad([sound], [None], padding=kind) for kind in ("grid", "max_length"))
+        seconds = processor.shape(samples, 0)[0] / 16_000
+        for padded, length in ((on_grid, seconds), (fixed, processor.max_seconds)):
+            assert padded["audio_attention_mask"].shape[1] == round(length / processor.seconds_per_step)
+            assert padded["audio_attention_mask"].sum() == exact["audio_attention_mask"].sum()
+
+
 def test_whisper_refuses_more_than_it_reads(demo):
     recipe = ModelRecipe(audio_backbone=str(tiny_audio("whisper", seconds=2)))
     for longest in (None, 12.0):

@@ -34,7 +34,7 @@ model:
   audio_backbone: features
   text_backbone: tiny
   config: {{hidden_size: 32, intermediate_size: 32, dimensions: [valence]}}
-stages: [{{name: fusion, epochs: 4, learning_rate: {{head: 3.0e-3}}}}]
+stages: [{{name: fusion, epochs: 8, learning_rate: {{head: 3.0e-3}}}}]
 trainer: {{report_to: none, use_cpu: true}}
 evaluation: {{conditions: [audio]}}
 """

@@ -226,7 +226,7 @@ def table(**columns) -> pd.DataFrame:
 
 def epoch_of(rows: pd.DataFrame, batch_size: int = 8, epoch: int = 0, **sampling) -> list[int]:
     """The rows of an epoch as a recipe's `sampling` orders them."""
-    sampler = build_sampler(SamplingRecipe(**sampling), rows)([1.0] * len(rows), batch_size, seed=3)
+    sampler = build_sampler(SamplingRecipe(**sampling), rows)([0] * len(rows), batch_size, seed=3)
     sampler.set_epoch(epoch)
     return list(sampler)
 
@@ -493,7 +493,7 @@ class Voices(Dataset):
         self.features[:, :, 0] += 0.3 * (2 * self.emotions[:, None] - 1) + faint
         self.features[:, :, 1] += 2 * self.speakers[:, None] - 1
         self.extras = {}
-        self.lengths = [1.0] * 512
+        self.cells = [0] * 512
 
     def __len__(self) -> int:
         return len(self.emotions)

@@ -1,12 +1,15 @@
 """Training: what must not depend on how the work is cut, interrupted or cached."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
@@ -17,16 +20,16 @@ from conftest import LABEL2ID, LABELS
 from safetensors.torch import load_file
 from scipy.special import softmax
 from torch import nn
-from transformers import TrainingArguments
+from transformers import RobertaTokenizer, TrainingArguments, Wav2Vec2FeatureExtractor
 
 import evaluate_hf_e2e
 import merhan
 import train_hf_e2e
 from merhan.data.collator import Collator
-from merhan.data.dataset import EmotionDataset
+from merhan.data.dataset import EmotionDataset, dialogue_context, grid_cells
 from merhan.data.loading import Data
 from merhan.models.building import build_model
-from merhan.models.inference import load_stage_model, predict_logits
+from merhan.models.inference import load_stage_model, longest_first, predict_logits
 from merhan.models.tiny_backbones import tiny_audio
 from merhan.recipe.loading import load_recipe
 from merhan.recipe.schema import DataRecipe, Recipe, StageRecipe
@@ -34,9 +37,10 @@ from merhan.training.checkpoints import last_checkpoint
 from merhan.training.feature_cache import feature_cache_key, use_cached_features
 from merhan.training.parameter_groups import frozen_modalities, parameter_group, set_trainable
 from merhan.training.run_folder import check_run_folder, open_run_folder
-from merhan.training.sampling import LengthBucketSampler, padding_share
+from merhan.training.sampling import LengthBucketSampler, batch_shapes
 from merhan.training.stage import train_stage
 from merhan.training.trainer import MerhanTrainer
+from processing_merhan import MerhanProcessor
 
 
 REPOSITORY = Path(__file__).parent.parent
@@ -65,29 +69,139 @@ def without_dropout(model):
 # --- batches ---
 
 
-def test_buckets_cover_every_row_once_and_depend_on_the_epoch_alone():
-    lengths = torch.rand(203).tolist()
-    sampler = LengthBucketSampler(lengths, batch_size=8, seed=3)
+def test_batches_cover_every_row_once_and_depend_on_the_epoch_alone():
+    cells = torch.randint(0, 20, (203,))
+    sampler = LengthBucketSampler(cells, batch_size=8, seed=3)
     first = list(sampler)
     assert sorted(first) == list(range(203)) and first == list(sampler)
     sampler.set_epoch(1)
     assert list(sampler) != first
-    again = LengthBucketSampler(lengths, batch_size=8, seed=3)
+    again = LengthBucketSampler(cells, batch_size=8, seed=3)
     again.set_epoch(1)
     assert list(again) == list(sampler)
-    whole_batches = LengthBucketSampler(lengths[:200], batch_size=8)
-    assert max(lengths[:200]) in [lengths[row] for row in list(whole_batches)[:8]], "the longest comes first"
-    assert sorted(LengthBucketSampler(lengths[:5], batch_size=8)) == list(range(5)), "fewer rows than a batch"
+    whole_batches = LengthBucketSampler(cells[:200], batch_size=8)
+    assert cells[:200].max() in cells[list(whole_batches)[:8]], "the longest comes first"
+    assert sorted(LengthBucketSampler(cells[:5], batch_size=8)) == list(range(5)), "fewer rows than a batch"
 
 
-def test_buckets_leave_little_padding_on_real_durations(corpora):
-    table = np.genfromtxt(
-        corpora / "meld" / "media_durations.csv", delimiter=",", names=True, dtype=None, encoding=None
-    )
-    lengths = np.clip(table["duration_s"][table["split"] == "train"], None, 12).tolist()
-    bucketed = padding_share(lengths, list(LengthBucketSampler(lengths, 16)), 16)
-    chance = padding_share(lengths, torch.randperm(len(lengths)).tolist(), 16)
-    assert bucketed < 0.05 < 0.6 < chance
+def utterances(seconds: np.ndarray, tokens: np.ndarray, processor) -> SimpleNamespace:
+    """Shapes and cells of a data set of such lengths."""
+    limit = round(processor.max_seconds * 16_000)
+    samples = np.clip(np.ceil(seconds * 16_000), 8_000, limit).astype(int)
+    shapes = np.array([processor.shape(*pair) for pair in zip(samples.tolist(), tokens.tolist(), strict=True)])
+    return SimpleNamespace(samples=samples, tokens=tokens, shapes=shapes, cells=grid_cells(shapes))
+
+
+def shapes_of_epochs(data: SimpleNamespace, processor, batch_size: int, epochs: int) -> tuple[int, int, float]:
+    """The number of batch shapes of the epoch with the most, that of all epochs, and the padding of the sound."""
+    sampler = LengthBucketSampler(data.cells, batch_size)
+    every: list[list[tuple[int, int, int]]] = []
+    for epoch in range(epochs):
+        sampler.set_epoch(epoch)
+        every.append(batch_shapes(processor, data.shapes, list(sampler), batch_size))
+    # The last batch of an epoch is filled up, see `fill_rows`.
+    distinct = [{shape[1:] for shape in shapes} for shapes in every]
+    padded = sum(batch_size * samples for shapes in every for _, samples, _ in shapes)
+    return max(map(len, distinct)), len(set.union(*distinct)), 1 - epochs * data.samples.sum() / padded
+
+
+def meld_like(processor, size: int = 10_000) -> SimpleNamespace:
+    """Durations and token counts distributed as MELD's, with three turns of context."""
+    rng = np.random.default_rng(0)
+    seconds, tokens = rng.lognormal(0.9, 0.7, size), np.clip(rng.normal(50, 21, size), 5, 128)
+    return utterances(seconds, tokens.astype(int), processor)
+
+
+@pytest.mark.parametrize("batch_size", [16, 32, 64])
+def test_ten_epochs_have_few_shapes_and_little_padding(batch_size, processor_of_meld):
+    most, every, padding = shapes_of_epochs(meld_like(processor_of_meld), processor_of_meld, batch_size, 10)
+    assert most <= 32 and every <= 32 and padding <= 0.085
+
+
+def test_ten_epochs_of_meld_have_few_shapes_and_little_padding(corpora, processor_of_meld):
+    """Its real durations, and its real words with three turns of context and the speaker."""
+    rows = meld_rows(corpora)
+    contexts = dialogue_context(rows, 3)
+    turns = zip(rows["text"], rows["speaker"], rows["utterance_id"], strict=True)
+    tokens = [len(processor_of_meld.encode_text(text, who, contexts.get(name))) for text, who, name in turns]
+    data = utterances(rows["duration_s"].to_numpy(), np.array(tokens), processor_of_meld)
+    most, every, padding = shapes_of_epochs(data, processor_of_meld, 16, 10)
+    assert len(rows) == 9988 and most <= 32 and every <= 32 and padding <= 0.08
+
+
+def test_batches_of_a_small_corpus_are_as_tight_and_differ_between_epochs(processor_of_meld):
+    """640 rows in batches of 64 were two batches to a bucket, and 55 % padding."""
+    data = meld_like(processor_of_meld, 640)
+    padding = {size: shapes_of_epochs(data, processor_of_meld, size, 3)[2] for size in (16, 64)}
+    assert padding[16] < 0.13 and padding[64] < 0.26, "in order of length it is 0.04 and 0.17"
+    sampler = LengthBucketSampler(data.cells, 16)
+    pairs = []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        batches = np.array(list(sampler)).reshape(-1, 16)
+        pairs.append({pair for batch in batches.tolist() for pair in combinations(sorted(batch), 2)})
+    assert len(pairs[0] & pairs[1]) < 0.6 * len(pairs[0]), "who meets whom is drawn anew"
+
+
+@pytest.fixture(scope="module")
+def processor_of_meld():
+    """With the lengths of `configs/meld.yaml`, and a tokenizer trained on MELD's words where they are here."""
+    folder = os.environ.get("MERHAN_CORPORA")
+    texts = meld_rows(Path(folder))["text"].tolist() if folder else ["what is it", "oh my god"]
+    specials = {token: number for number, token in enumerate(("<s>", "<pad>", "</s>", "<unk>", "<mask>"))}
+    tokenizer = RobertaTokenizer(vocab=specials, merges=[], model_max_length=512)
+    tokenizer = tokenizer.train_new_from_iterator([texts], vocab_size=8000, show_progress=False)
+    return MerhanProcessor(Wav2Vec2FeatureExtractor(), tokenizer, context_turns=3, use_speaker=True)
+
+
+def meld_rows(corpora: Path) -> pd.DataFrame:
+    """MELD's training rows as far as lengths depend on them."""
+    words = pd.read_csv(corpora / "meld" / "train_sent_emo.csv", keep_default_na=False)
+    durations = pd.read_csv(corpora / "meld" / "media_durations.csv")
+    durations = durations[durations["split"] == "train"].drop(columns="split")
+    keys = {"Dialogue_ID": "dialogue_id", "Utterance_ID": "utterance_id"}
+    rows = words.rename(columns=keys).merge(durations, on=list(keys.values()))
+    names = {"Utterance": "text", "Speaker": "speaker", "dialogue_id": "dialogue", "utterance_id": "turn"}
+    rows = rows.rename(columns=names).astype({"dialogue": str})
+    return rows.assign(utterance_id=rows["dialogue"] + " " + rows["turn"].astype(str))
+
+
+@pytest.mark.parametrize("kind", ["layer", "group"])
+def test_a_batch_on_the_grid_has_the_loss_and_gradient_of_one_that_is_not(kind, make_model, demo, processor):
+    data = part(demo, processor, "train", 5)
+    examples = [data[row] for row in range(5)]
+    batches = [Collator(processor)(examples)]
+    exact = processor.pad([example["audio"] for example in examples], [example["text"] for example in examples])
+    batches.append({"labels": batches[0]["labels"], **exact})
+    assert all(batches[0][name].shape[1] > exact[name].shape[1] for name in ("input_values", "input_ids"))
+    model = make_model(kind).train()
+    without_dropout(model)
+    results = []
+    for batch in batches:
+        model.zero_grad()
+        ids = batch["input_ids"].clamp(max=63)
+        loss = model(**{**batch, "input_ids": ids}).loss
+        loss.backward()
+        gradients = {
+            name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None
+        }
+        results.append((loss, gradients))
+    (loss, gradients), (expected, others) = results
+    torch.testing.assert_close(loss, expected)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, others[name], atol=1e-5, rtol=1e-3, msg=name)
+
+
+def test_the_grid_is_monotonous_and_never_too_short(processor_of_meld):
+    """No length is cut, no limit is exceeded that the row itself respects, and longer rows never get shorter ones."""
+    for samples in [*range(1, 200_000, 331), 8_000, 48_000, 48_001, 191_999, 192_000, 192_016]:
+        for tokens in (1, 2, 63, 64, 65, 128, 129, 300, 512):
+            shape = processor_of_meld.shape(samples, tokens)
+            assert shape[0] >= samples and shape[1] >= tokens
+            assert shape[0] <= max(samples, 192_000) and shape[1] <= 512
+            assert processor_of_meld.shape(*shape)[0] == shape[0], "a length of the grid stays"
+    lengths = [processor_of_meld.shape(samples, 0)[0] for samples in range(1, 192_000, 97)]
+    assert lengths == sorted(lengths)
 
 
 @pytest.mark.parametrize("strategy", ["group_by_length", "random"])
@@ -97,8 +211,11 @@ def test_the_sampling_strategy_is_the_recipes(strategy, demo, trained_like, proc
     trainer = MerhanTrainer(trained_like, options, learning_rates=ALL, num_labels=4, train_dataset=train)
     order = list(trainer._get_train_sampler())
     assert sorted(order) == list(range(len(train)))
-    chance = padding_share(train.lengths, torch.randperm(len(train)).tolist(), 8)
-    assert (padding_share(train.lengths, order, 8) < 0.6 * chance) == (strategy == "group_by_length")
+
+    def padded(rows: list[int]) -> int:
+        return sum(samples for _, samples, _ in batch_shapes(processor, train.shapes, rows, 8))
+
+    assert (padded(order) < 0.9 * padded(torch.randperm(len(train)).tolist())) == (strategy == "group_by_length")
 
 
 # --- stages ---
@@ -290,7 +407,7 @@ def test_features_are_made_again_when_anything_changes(demo, trained_like, proce
 
 def test_predictions_keep_the_order_of_the_data(demo, trained_like, processor):
     dataset = part(demo, processor, "test", 20)
-    assert np.argsort(dataset.lengths).tolist() != list(range(20)), "the rows are not in order of length"
+    assert longest_first(dataset).tolist() != list(range(20)), "the rows are not in order of length"
     together, _ = predict_logits(trained_like.eval(), processor, dataset, 6)
     assert together.shape == (20, 4)
     for row in (0, 7, 19):

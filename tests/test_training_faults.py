@@ -12,7 +12,7 @@ from merhan.data.collator import Collator
 from merhan.data.dataset import EmotionDataset
 from merhan.recipe.schema import AugmentationRecipe, Recipe, StageRecipe
 from merhan.training.stage import train_stage
-from merhan.training.trainer import MerhanTrainer
+from merhan.training.trainer import MerhanTrainer, fill_rows
 
 
 RATES = {"head": 1e-3, "audio": 1e-3, "text": 1e-3}
@@ -74,6 +74,42 @@ def test_every_row_weighs_the_same_in_an_incomplete_step(
     collated = Collator(processor)([data[row] for row in last])
     trained_like(**collated).loss.backward()
     assert torch.allclose(gradients[-1], trained_like.classifier.bias.grad, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"dimensions": ["valence"]}, {"soft_labels": True}])
+def test_the_last_batch_has_the_rows_of_all_others(options, make_model, processor, demo, tmp_path):
+    """A GPU takes a second for a batch of 2 rows if all others have 4. Votes cannot be left out of a loss."""
+    model = make_model(**({"dimensions": ["valence"]} if "dimensions" in options else {}))
+    model.merhan.text_backbone = None
+    rows = demo.groupby("label").head(2).head(6).assign(valence=[1.0, 2.0, 3.0, 4.0, np.nan, 5.0])
+    rows["votes"] = [f'{{"{label}": 2}}' for label in rows["label"]]
+    data = EmotionDataset(rows, processor, LABEL2ID, ["audio"], **options)
+    trainer = trainer_of(model, processor, data, tmp_path, per_device_train_batch_size=4, num_train_epochs=1)
+    seen = []
+
+    def keep(module, args, inputs):
+        seen.append(len(inputs["labels"]))
+
+    model.register_forward_pre_hook(keep, with_kwargs=True)
+    trainer.train()
+    assert seen == ([4, 2] if "soft_labels" in options else [4, 4])
+
+
+def test_rows_that_fill_a_batch_change_neither_loss_nor_gradient(make_model, processor, demo):
+    model = without_dropout(make_model(dimensions=["valence"])).train()
+    rows = demo.groupby("label").head(1).head(3).assign(valence=[1.0, 2.0, np.nan])
+    data = EmotionDataset(rows, processor, LABEL2ID, ["audio", "text"], dimensions=["valence"])
+    batch = Collator(processor)([data[row] for row in range(3)])
+    batch["input_ids"] = batch["input_ids"].clamp(max=63)
+    losses, gradients = [], []
+    for inputs in (batch, fill_rows(batch, 8)):
+        model.zero_grad()
+        losses.append(model(**inputs).loss)
+        losses[-1].backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    assert len(inputs["labels"]) == 8
+    torch.testing.assert_close(losses[1], losses[0])
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-6, rtol=1e-3)
 
 
 def test_learned_tokens_and_mixing_weights_do_not_decay(make_model, processor, demo, tmp_path):

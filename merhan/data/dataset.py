@@ -16,7 +16,7 @@ from merhan.data.votes import vote_shares
 from merhan.errors import InputError
 from merhan.logs import progress
 from merhan.recipe.schema import AugmentationRecipe, TranscriptNoiseRecipe
-from processing_merhan import MerhanProcessor
+from processing_merhan import SAMPLING_RATE, MerhanProcessor
 
 
 # Number of the random generator for word errors; the effects on the sound use 0 to 4, see `augment`.
@@ -120,11 +120,23 @@ class EmotionDataset(Dataset):
         return example
 
     @property
-    def lengths(self) -> list[float]:
-        """The cost of each row, to batch rows of similar length: seconds if there is audio, else number of tokens."""
+    def shapes(self) -> np.ndarray:
+        """`(rows, 2)`: the numbers of samples and tokens that each row alone is padded to; 0 = the model reads none."""
+        samples, tokens = np.zeros(len(self), dtype=int), [0] * len(self)
         if "audio" in self.modalities and self.rows["duration"].any():
-            return self.rows["duration"].clip(upper=self.processor.max_seconds or np.inf).tolist()
-        return [len(ids or ()) for ids in self.tokens]
+            seconds = (
+                self.rows["duration"].fillna(0.0).clip(self.processor.min_seconds, self.processor.max_seconds or np.inf)
+            )
+            samples = np.ceil(seconds.to_numpy() * SAMPLING_RATE).astype(int)
+        if "text" in self.modalities:
+            tokens = [len(ids or ()) for ids in self.tokens]
+        pairs = zip(samples.tolist(), tokens, strict=True)
+        return np.array([self.processor.shape(*pair) for pair in pairs])
+
+    @property
+    def cells(self) -> np.ndarray:
+        """`(rows,)`: the cell of the length grid that each row belongs to, to batch rows that are padded alike."""
+        return grid_cells(self.shapes)
 
     @property
     def changing(self) -> set[str]:
@@ -233,6 +245,21 @@ def dialogue_context(rows: pd.DataFrame, turns: int) -> dict[str, list[dict[str,
             preceding = records[max(number - turns, 0) : number]
             contexts[utterance] = [turn for turn in preceding if turn["text"]]
     return contexts
+
+
+def grid_cells(shapes: np.ndarray) -> np.ndarray:
+    """A number per row `(rows,)`: equal where rows are padded to the same lengths, close where to similar ones.
+
+    Args:
+        shapes: the samples and tokens that each row is padded to, `(rows, 2)`, see [`EmotionDataset.shapes`].
+
+    Cells are in the order of the samples. From each length to the next, the order of the tokens is reversed, so that a
+    batch that straddles two lengths has rows with similar numbers of tokens; the longest one ends with the most.
+    """
+    lengths, audio = np.unique(shapes[:, 0], return_inverse=True)
+    counts, text = np.unique(shapes[:, 1], return_inverse=True)
+    ascending = (len(lengths) - 1 - audio) % 2 == 0
+    return audio * len(counts) + np.where(ascending, text, len(counts) - 1 - text)
 
 
 def _read_features(files: Sequence[Path | str | None], index: int) -> np.ndarray | None:

@@ -66,7 +66,7 @@ def predict_logits(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Logits `(rows, num_labels)` and dimensions `(rows, config.dimensions)` float32, in the order of the data set.
 
-    Rows of similar length share a batch.
+    Rows of similar length share a batch, the longest first.
 
     Args:
         batch_size: rows per batch and process.
@@ -75,7 +75,10 @@ def predict_logits(
     Raises:
         InputError: a logit is NaN or infinite.
     """
-    order = np.argsort(dataset.lengths, kind="stable")
+    order = longest_first(dataset)
+    # The last batch is filled up, so that it has the shape of others (and accelerate repeats no rows).
+    together = batch_size * PartialState().num_processes
+    missing = -len(order) % together if len(order) > together else 0
     arguments = TrainingArguments(
         output_dir=tempfile.gettempdir(),  # nothing is written there
         use_cpu=PartialState().device.type == "cpu",  # as in training; another device would reset accelerate's state
@@ -86,13 +89,20 @@ def predict_logits(
         dataloader_pin_memory=torch.cuda.is_available(),
     )
     trainer = Trainer(model, arguments, data_collator=Collator(processor))
-    predictions: Any = trainer.predict(Subset(dataset, order.tolist())).predictions
+    rows = Subset(dataset, [*order.tolist(), *order[-missing:].tolist()] if missing else order.tolist())
+    predictions: Any = trainer.predict(rows).predictions
     if isinstance(predictions, tuple):
         predictions = np.concatenate(predictions, axis=1)
-    outputs = np.empty_like(predictions, dtype=np.float32)
-    outputs[order] = predictions
+    outputs = np.empty((len(order), predictions.shape[1]), dtype=np.float32)
+    outputs[order] = predictions[: len(order)]
     logits, dimensions = np.split(require_finite_logits(outputs), [len(label_ids(model))], axis=1)
     return logits, dimensions
+
+
+def longest_first(dataset: EmotionDataset) -> np.ndarray:
+    """The rows of a data set `(rows,)` in the order in which they are evaluated: those that are padded alike side by
+    side, and the longest first, so that running out of memory shows at once."""
+    return np.argsort(-dataset.cells, kind="stable")
 
 
 def label_ids(model: MerhanForSequenceClassification) -> dict[str, int]:

@@ -12,6 +12,7 @@ from torch.utils.data import Sampler
 
 from merhan.recipe.schema import SamplingRecipe
 from merhan.training.curriculum import curriculum_share
+from processing_merhan import MerhanProcessor
 
 
 # (epoch, generator) -> the rows of that epoch `(rows,)`; some may be repeated and others left out.
@@ -21,16 +22,16 @@ Draw = Callable[[int, torch.Generator], torch.Tensor]
 class LengthBucketSampler(Sampler[int]):
     """Batches of rows of similar length, in a new order in every epoch.
 
-    The rows are shuffled, sorted by length within buckets of several batches, and the batches are shuffled. The batch
-    with the longest row comes first, so that running out of memory shows at once.
+    The rows are shuffled and sorted by the cell of the length grid that they belong to, so that which rows of a cell
+    share a batch is random, and the batches are shuffled. The batch with the longest row comes first, so that running
+    out of memory shows at once.
 
     Args:
-        lengths: length of every row, in any unit.
+        cells: number of the grid cell of every row, see `merhan.data.dataset.grid_cells`.
         batch_size: rows per optimizer step, over all processes and accumulation steps. The order depends on nothing
             else, so two processes with half of it each see the batches of one process.
         seed: seed of the order, together with the epoch.
-        batches_per_bucket: more of them means less padding and less random batches. A small data set has at least four
-            buckets, because otherwise every epoch would have the same batches.
+        by_length: whether rows are sorted; without, a batch has rows of any length.
         draw: the rows of an epoch, as many as there are; None = every row once.
 
     (transformers' LengthGroupedSampler pads as little, but its order depends on the number of processes and on the
@@ -39,16 +40,16 @@ class LengthBucketSampler(Sampler[int]):
 
     def __init__(
         self,
-        lengths: Sequence[float],
+        cells: Sequence[int] | np.ndarray | torch.Tensor,
         batch_size: int,
         seed: int = 0,
-        batches_per_bucket: int = 50,
+        by_length: bool = True,
         draw: Draw | None = None,
     ):
-        self.lengths = torch.as_tensor(lengths, dtype=torch.float64)
+        self.cells = torch.as_tensor(cells)
         self.batch_size = batch_size
-        self.bucket_size = batch_size * max(min(batches_per_bucket, len(lengths) // (4 * batch_size)), 1)
         self.seed = seed
+        self.by_length = by_length
         self.draw = draw
         self.epoch = 0
 
@@ -57,7 +58,7 @@ class LengthBucketSampler(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self.cells)
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 10_007 + self.epoch)
@@ -68,24 +69,22 @@ class LengthBucketSampler(Sampler[int]):
 
     def order(self, shuffled: torch.Tensor, generator: torch.Generator) -> Iterator[int]:
         """The shuffled rows of an epoch `(rows,)`, batch after batch."""
-        # An incomplete last batch stays last: anywhere else it would shift the following rows across batch borders.
-        complete = len(shuffled) - len(shuffled) % self.batch_size
-        batches = self._length_batches(shuffled[:complete])
+        rows = shuffled
+        if self.by_length:
+            rows = shuffled[self.cells[shuffled].argsort(stable=True)]
+        # An incomplete batch comes last: anywhere else it would shift the following rows across batch borders. It holds
+        # neighbours from a random place, so that the borders of the other batches differ between epochs.
+        incomplete = len(rows) % self.batch_size
+        start = int(torch.randint(len(rows) - incomplete + 1, (), generator=generator))
+        last = rows[start : start + incomplete]
+        batches = torch.cat([rows[:start], rows[start + incomplete :]]).view(-1, self.batch_size)
         order = torch.randperm(len(batches), generator=generator).tolist()
-        longest = max(order, key=lambda number: self.lengths[batches[number]].max().item(), default=0)
+        largest = self.cells[batches].amax(dim=1).tolist()
+        longest = max(order, key=lambda number: largest[number], default=0)
         order.sort(key=lambda number: number != longest)
         for number in order:
             yield from batches[number].tolist()
-        yield from shuffled[complete:].tolist()
-
-    def _length_batches(self, rows: torch.Tensor) -> list[torch.Tensor]:
-        """Batches of similar length within buckets."""
-        batches: list[torch.Tensor] = []
-        if len(rows):
-            for bucket in rows.split(self.bucket_size):
-                by_length = bucket[self.lengths[bucket].argsort(stable=True)]
-                batches += by_length.split(self.batch_size)
-        return batches
+        yield from last.tolist()
 
 
 class SpeakerGroupSampler(LengthBucketSampler):
@@ -97,7 +96,7 @@ class SpeakerGroupSampler(LengthBucketSampler):
     Args:
         speakers: a number per row, the same for rows of one speaker.
         speakers_per_batch: maximum number of speakers in a batch.
-        args, kwargs: as of [`LengthBucketSampler`]; lengths are ignored.
+        args, kwargs: as of [`LengthBucketSampler`]; rows are not sorted by length.
     """
 
     def __init__(self, *args, speakers: Sequence[int] | torch.Tensor, speakers_per_batch: int, **kwargs):
@@ -127,7 +126,7 @@ class SpeakerGroupSampler(LengthBucketSampler):
 def build_sampler(
     recipe: SamplingRecipe, rows: pd.DataFrame, difficulty: np.ndarray | None = None
 ) -> Callable[..., LengthBucketSampler]:
-    """The sampler class of a recipe with its options; lengths, batch size and seed are still to be given.
+    """The sampler class of a recipe with its options; cells, batch size and seed are still to be given.
 
     Args:
         rows: the training rows.
@@ -190,11 +189,16 @@ def draw_rows(
     return torch.cat([_repeated(group, quota, generator) for group, quota in zip(groups, quotas, strict=True)])
 
 
-def padding_share(lengths: Sequence[float], order: Sequence[int], batch_size: int) -> float:
-    """The share of an epoch's padded batches that is padding, in [0, 1), for rows taken in `order`."""
-    batches = torch.as_tensor(lengths, dtype=torch.float64)[torch.as_tensor(order)].split(batch_size)
-    padded = sum(batch.max() * len(batch) for batch in batches)
-    return float(1 - sum(batch.sum() for batch in batches) / padded)
+def batch_shapes(
+    processor: MerhanProcessor, shapes: np.ndarray, order: Sequence[int], batch_size: int
+) -> list[tuple[int, int, int]]:
+    """Rows, samples and tokens of the batches of an epoch, for rows taken in `order`.
+
+    Args:
+        shapes: what each row alone is padded to, `(rows, 2)`, see `EmotionDataset.shapes`.
+    """
+    batches = torch.as_tensor(shapes)[torch.as_tensor(order)].split(batch_size)
+    return [(len(batch), *processor.shape(*batch.amax(dim=0).tolist())) for batch in batches]
 
 
 def _repeated(rows: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from peft import PeftModel
+from torch.utils.data import Subset
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments, set_seed
 
 from merhan.data.collator import Collator
 from merhan.data.dataset import EmotionDataset
 from merhan.logs import get_logger
 from merhan.models.adapters import add_adapters, merge_adapters
-from merhan.models.inference import label_ids, load_stage_model, predict_logits
+from merhan.models.inference import label_ids, load_stage_model, longest_first, predict_logits
 from merhan.recipe.schema import AugmentationRecipe, Recipe, StageRecipe
 from merhan.training.adversary import ADAM_BETA1, add_adversary, remove_adversary
 from merhan.training.arguments import training_arguments
@@ -81,7 +82,7 @@ def train_stage(
         sampler=build_sampler(recipe.sampling, train.rows, difficulty),
         ema_decay=recipe.ema_decay,
         train_dataset=train,
-        eval_dataset=validation,
+        eval_dataset=Subset(validation, longest_first(validation).tolist()),
         data_collator=Collator(processor),
         processing_class=_processing_class(processor),
         callbacks=[*callbacks, *_stage_callbacks(stage, model)],

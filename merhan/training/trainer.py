@@ -1,5 +1,6 @@
 """The Hugging Face Trainer with a sampler of our own, one learning rate per parameter group, and weight averaging."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -25,7 +26,8 @@ from modeling_merhan import MerhanForSequenceClassification, MerhanFusion, Merha
 
 logger = get_logger(__name__)
 
-BATCHES_PER_BUCKET = 50  # of `group_by_length`; `random` sorts within single batches, that is not at all
+# Targets -> the value by which the loss leaves out a row.
+NO_TARGET = {"labels": -100, "dimension_targets": math.nan}
 
 
 class MerhanTrainer(Trainer):
@@ -36,7 +38,7 @@ class MerhanTrainer(Trainer):
         learning_rates: parameter group -> peak learning rate.
         num_labels: number of classes.
         layer_decay: modality -> factor on the learning rate from each layer to the one below.
-        sampler: makes the sampler from lengths, batch size, seed and batches per bucket.
+        sampler: makes the sampler from grid cells, batch size, seed and whether rows are sorted by length.
         ema_decay: decay of the moving average of the weights; None = no average.
         args, kwargs: as of `transformers.Trainer`.
     """
@@ -58,7 +60,6 @@ class MerhanTrainer(Trainer):
         self.layer_decay = layer_decay
         self.sampler = sampler
         super().__init__(*args, **{"compute_metrics": partial(compute_metrics, num_labels=num_labels), **kwargs})
-        self.mean_rows = float(self.args.per_device_train_batch_size)  # of the batches of an optimizer step
         self.average: AveragedModel | None = None
         if ema_decay is not None:
             if self.is_fsdp_enabled:
@@ -71,8 +72,8 @@ class MerhanTrainer(Trainer):
         dataset = self.train_dataset if train_dataset is None else train_dataset
         # Rows per optimizer step, so that the order depends neither on processes nor on accumulation steps.
         batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        bucket = 1 if self.args.train_sampling_strategy == "random" else BATCHES_PER_BUCKET
-        return _EpochSampler(dataset, self.sampler(dataset.lengths, batch_size, self.args.seed, bucket))
+        by_length = self.args.train_sampling_strategy != "random"
+        return _EpochSampler(dataset, self.sampler(dataset.cells, batch_size, self.args.seed, by_length))
 
     def _get_eval_sampler(self, eval_dataset) -> Sampler[int]:
         # Trainer's own would group rows by length here too, and predictions would not be in the order of the data.
@@ -90,20 +91,22 @@ class MerhanTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
         """The model's loss, so that every row of an optimizer step weighs the same, times its `row_weights` if any."""
-        weights = inputs.pop("row_weights", None)
+        weights, share = inputs.pop("row_weights", None), inputs.pop("share", 1.0)
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if weights is not None:
             # Added to the model's loss and not computed anew, because that may hold further terms.
             loss = loss + emotion_loss(outputs.logits, inputs["labels"], self.model.config, weights - 1)
-        if model.training and len(inputs["labels"]) != self.mean_rows:
-            loss = loss * (len(inputs["labels"]) / self.mean_rows)
+        if share != 1.0:
+            loss = loss * share
         return (loss, outputs) if return_outputs else loss
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """The batches of an optimizer step. Trainer averages their losses, so that of a shorter one must count less."""
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if batches:
-            self.mean_rows = sum(len(batch["labels"]) for batch in batches) / len(batches)
+        rows = [len(batch["labels"]) for batch in batches]
+        for number, batch in enumerate(batches):
+            batches[number] = fill_rows(batch, self._train_batch_size)
+            batches[number]["share"] = rows[number] * len(rows) / sum(rows)
         return batches, num_items
 
     def get_decay_parameter_names(self, model) -> list[str]:
@@ -179,6 +182,21 @@ class _EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.order)
+
+
+def fill_rows(batch: Mapping[str, torch.Tensor], size: int) -> dict[str, Any]:
+    """Repeat the first row of a batch, without label, up to `size` rows: the last batch of an epoch then has the shape
+    of others, and the same loss. Batches whose loss counts every row are returned as they are."""
+    rows = len(batch["labels"])
+    if rows >= size or batch["labels"].is_floating_point() or "adversary_labels" in batch:
+        return dict(batch)
+    filled = {}
+    for name, values in batch.items():
+        more = values[:1].expand(size - rows, *values.shape[1:])
+        if name in NO_TARGET:
+            more = torch.full_like(more, NO_TARGET[name])
+        filled[name] = torch.cat([values, more])
+    return filled
 
 
 def compute_metrics(outputs: EvalPrediction, num_labels: int) -> dict[str, float]:
