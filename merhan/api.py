@@ -35,7 +35,7 @@ from merhan.recipe.loading import load_recipe
 from merhan.recipe.schema import Recipe
 from merhan.reporting.markdown_tables import scores_table
 from merhan.training.preflight import check_evaluation, check_strategies
-from merhan.training.run_folder import check_run_folder, open_run_folder
+from merhan.training.run_folder import check_run_folder, held_run_folder, open_run_folder
 from merhan.training.stage import train_stage
 from modeling_merhan import MerhanForSequenceClassification
 from processing_merhan import MerhanProcessor
@@ -79,24 +79,37 @@ def load_data(recipe: str | Path | Recipe, changes: Sequence[str] = ()) -> Data:
 
 def train_on(recipe: Recipe, data: Data, resume: bool = False, overwrite: bool = False) -> Path:
     """From rows with splits to a model folder and its evaluation; what [`train`] does once the data is loaded."""
-    splits = dict(list(data.rows.groupby("split")))
-    check_strategies(recipe, splits["train"])
-    model, processor = _build(recipe, splits["train"])
-    training, validation = _datasets(recipe, data, model, processor)
-    folder = open_run_folder(recipe, data, resume, overwrite)
+    train = data.rows[data.rows["split"] == "train"]
+    check_strategies(recipe, train)
+    model, processor = _build(recipe, train)
+    datasets = _datasets(recipe, data, model, processor)
+    with held_run_folder(recipe):
+        folder = open_run_folder(recipe, data, resume, overwrite)
+        _train_stages(recipe, data, model, processor, datasets, folder)
+    return folder
+
+
+def _train_stages(
+    recipe: Recipe,
+    data: Data,
+    model: MerhanForSequenceClassification,
+    processor: MerhanProcessor,
+    datasets: tuple[EmotionDataset, EmotionDataset],
+    folder: Path,
+):
+    """From an initial model to the model folder and its evaluation."""
     for note in [*data.notes, *(f"accepted leak: {leak}" for leak in data.leaks)]:
         logger.warning(f"note: {note}")
     for number, stage in enumerate(recipe.stages):
         seed = recipe.seed + number
-        model = train_stage(recipe, stage, seed, model, processor, training, validation, folder / stage.name)
-    calibrate(model, processor, splits["validation"], data.dialogues)
+        model = train_stage(recipe, stage, seed, model, processor, *datasets, folder / stage.name)
+    calibrate(model, processor, data.rows[data.rows["split"] == "validation"], data.dialogues)
     results = _evaluate_run(recipe, folder, model.eval(), processor, data)
     if PartialState().is_main_process:
         export_model_folder(folder, recipe, model, processor, results)
         logger.info(_closing_message(folder, recipe))
         if recipe.hub.repo_id:
             publish(folder, recipe.hub.repo_id, recipe.hub.private)
-    return folder
 
 
 def evaluate(

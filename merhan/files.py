@@ -1,12 +1,20 @@
 """Files: where they are kept, and how they are written so that a reader sees either the whole file or none."""
 
+import hashlib
 import json
 import os
+import platform
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
+
+from merhan.errors import InputError
 
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -42,6 +50,50 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         _remove(temporary)
+
+
+def file_name(name: str) -> str:
+    """A name for a file that stands for any text, other text giving another name: characters that a path cannot hold
+    become hyphens, with a hash of the text behind them."""
+    safe = re.sub(r"[^\w.-]+", "-", name)[:100]
+    if safe == name and not name.startswith("."):
+        return name
+    return f"{safe.lstrip('.')}-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process, by a lock file beside it. The system releases it when the process ends, however
+    it does.
+
+    Raises:
+        InputError: another process holds it; says which, and since when.
+    """
+    path = folder.with_name(f".{folder.name}.lock")
+    holder = path.with_suffix(".json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"{folder}: is in use by {_described_holder(holder)}; wait until that has finished, or choose another name."
+        ) from None
+    try:
+        since = datetime.now().astimezone().isoformat(" ", "seconds")
+        write_json(holder, {"process": os.getpid(), "host": platform.node(), "since": since})
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _described_holder(holder: Path) -> str:
+    try:
+        entries = json.loads(holder.read_text(encoding="utf-8"))
+        return "process {process} on {host} since {since}".format(**entries)
+    except (OSError, ValueError, KeyError):  # it has just begun, or just ended
+        return "another process"
 
 
 def _remove(path: Path):

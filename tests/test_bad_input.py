@@ -111,7 +111,7 @@ def edit(folder):
         ("nothing", "write key=value"),
         ("stages.x.epochs=1", "stages.x.epochs: Index 'x'"),
         ("metric=uarr", "metric: unknown 'uarr'; did you mean 'uar'?"),
-        ("run_name=../x", "run_name is '../x'; it must be the name of a folder"),
+        ("run_name=../x", "run_name is '../x'; it must be the name of one folder"),
         ("data.max_seconds=0", "data.max_seconds is 0.0, out of its range; it must be above 0"),
         (
             "data.max_seconds=0.2",

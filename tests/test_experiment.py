@@ -1,6 +1,5 @@
 """Experiments: which runs are started, which are kept, and what the report contains."""
 
-import fcntl
 import json
 import sys
 from pathlib import Path
@@ -169,14 +168,6 @@ def test_parallel_runs_share_the_cores(experiment, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 6)
     run(experiment, jobs=3)
     assert {threads for _, _, threads in calls(experiment)} == {"2"}
-
-
-def test_a_run_of_another_process_is_not_started(experiment):
-    (experiment / "outputs/e").mkdir(parents=True)
-    with open(experiment / "outputs/e/bad-fold1-seed7.log", "a") as log:
-        fcntl.flock(log, fcntl.LOCK_EX)
-        (failure,) = run(experiment)
-    assert "bad-fold1-seed7: another process is training this run" in failure and len(calls(experiment)) == 7
 
 
 def test_the_report_contains_the_scores_of_the_predictions(experiment):

@@ -24,6 +24,7 @@ from merhan.metrics.calibration import calibration_scores, risk_coverage
 from merhan.models.inference import label_ids, predict_logits, weights_digest
 from merhan.models.temperature_scaling import row_temperatures
 from merhan.names import MODALITIES
+from merhan.recipe.checks import require_folder_name
 from merhan.reporting.matplotlib_plots import plot_confusion_matrix, plot_reliability
 from modeling_merhan import MerhanForSequenceClassification
 from processing_merhan import MerhanProcessor
@@ -77,6 +78,7 @@ def evaluate_split(
         InputError: the split is empty, has labels that the model does not know, or the model does not read `condition`.
     """
     modalities = _input_modalities(model, condition)
+    require_folder_name(split, "split")
     rows, notes = _rows_to_evaluate(model, processor, data, split, modalities)
     name = folder_name(split, condition)
     content_hash = _content_hash(model, processor, data, rows, [condition, corruption])

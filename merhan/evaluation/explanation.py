@@ -1,6 +1,5 @@
 """Explanation of single predictions as HTML pages: scores, modality contributions and attention."""
 
-import re
 from collections.abc import Mapping, Sequence
 from copy import copy
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ from merhan.data.dataset import dialogue_context
 from merhan.data.loading import Data, keep_readable
 from merhan.errors import InputError, did_you_mean
 from merhan.evaluation.run_description import describe_model, format_date, model_source
-from merhan.files import write_text
+from merhan.files import file_name, write_text
 from merhan.logs import progress
 from merhan.reporting.matplotlib_plots import plot_explanation
 from merhan.reporting.pages import audio_data_url, figure_data_url, render
@@ -49,8 +48,7 @@ def explain_rows(
     folder.mkdir(parents=True, exist_ok=True)
     pages = []
     for row in progress(readable.to_dict("records"), desc="explaining", leave=False):
-        file_name = re.sub(r"[^\w.-]+", "-", row["utterance_id"])
-        pages.append(folder / f"{file_name}.html")
+        pages.append(folder / f"{file_name(row['utterance_id'])}.html")
         write_text(pages[-1], _explain_row(model, processor, row, contexts.get(row["utterance_id"])))
     return pages
 

@@ -36,7 +36,7 @@ from merhan.data.manifest import is_context_only
 from merhan.data.protocols import load_protocol
 from merhan.errors import InputError, did_you_mean
 from merhan.names import SCORES
-from merhan.recipe.loading import load_recipe, recipe_errors
+from merhan.recipe.loading import load_recipe, named_file, recipe_errors
 from merhan.recipe.schema import DataRecipe, Recipe
 
 
@@ -78,6 +78,7 @@ def read_experiment(path: str | Path) -> Experiment:
     Raises:
         InputError: as for a recipe; also a value out of range, or a row that is compared with an unknown row.
     """
+    path = named_file(path, "experiment")
     with recipe_errors(path, Experiment):
         merged = OmegaConf.merge(OmegaConf.structured(Experiment), OmegaConf.load(path))
         experiment = cast(Experiment, OmegaConf.to_object(merged))

@@ -1,6 +1,5 @@
 """Running the missing runs of an experiment, each in a process of its own."""
 
-import fcntl
 import os
 import shlex
 import shutil
@@ -114,11 +113,6 @@ def _train(program: Sequence[str], jobs: int, run: Run) -> str | None:
     logger.info(f"{run.folder}: training, see {log}")
     environment = {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // jobs, 1))} | os.environ
     with log.open("ab") as file:
-        try:
-            # The run inherits the lock with the file, so it is held even if the experiment is killed before the run.
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return f"{run.folder}: another process is training this run; wait until it has finished."
         command = [*_command(program, run.config, run.changes), "--resume"]
         process = subprocess.run(command, env=environment, stdout=file, stderr=file, check=False)
     return _failure(f"{run.folder}, see {log}", process.returncode, log.read_bytes())

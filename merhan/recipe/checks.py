@@ -3,9 +3,9 @@
 Every check raises `InputError` with the file, the key and the remedy.
 """
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from peft import PeftType
@@ -44,6 +44,10 @@ _RESERVED = {
     "remove_unused_columns": "the model reads every column of a batch",
 }
 _TRAINING_ARGUMENTS = {item.name for item in fields(TrainingArguments)}
+_FOLDER_NAME = re.compile(r"[\w.+=@,() -]{1,100}")
+_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
+# What the folder of a run holds besides the folders of its stages.
+_RUN_FILES = ("model", "evaluation", "tensorboard", "recipe.yaml", "manifest.parquet", "provenance.json", "robustness")
 _BATCH_SIZES = ("per_device_train_batch_size", "per_device_eval_batch_size")
 
 
@@ -57,7 +61,7 @@ def check_recipe(recipe: Recipe, where: str) -> Recipe:
         InputError: a value out of its range, an unknown key, or keys that contradict each other.
     """
     check_settings(recipe, where)
-    _check_run_name(recipe.run_name, where)
+    require_folder_name(recipe.run_name, f"{where}: run_name")
     _check_data(recipe.data, where)
     _check_trainer(recipe.trainer, f"{where}: trainer")
     _check_model(recipe.model, where)
@@ -75,9 +79,25 @@ def adapter_fields(kind: str) -> set[str]:
     return set(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)].__dataclass_fields__)
 
 
-def _check_run_name(name: str, where: str):
-    if not name or Path(name).name != name:
-        raise InputError(f"{where}: run_name is {name!r}; it must be the name of a folder, without / and ..")
+def require_folder_name(name: Any, where: str, reserved: Collection[str] = ()):
+    """Check that a name is that of one plain folder, on every system, because it becomes a path.
+
+    Args:
+        where: file and key, for the error message.
+        reserved: names of files and folders beside it.
+
+    Raises:
+        InputError: names the key and the rule.
+    """
+    if not isinstance(name, str) or not _FOLDER_NAME.fullmatch(name) or name.rstrip(". ") != name:
+        raise InputError(
+            f"{where} is {name!r}; it must be the name of one folder: letters, digits, blanks and . _ + = @ , ( ) -, "
+            f"without / and not only dots."
+        )
+    if name.split(".")[0].upper() in _DEVICES:
+        raise InputError(f"{where} is {name!r}, which is a device on Windows; choose another name.")
+    if name.lower() in reserved:
+        raise InputError(f"{where} is {name!r}, which a run's folder holds already; choose another name.")
 
 
 def _check_data(data: DataRecipe, where: str):
@@ -117,7 +137,9 @@ def _check_model(model: ModelRecipe, where: str):
 
 
 def _check_stage_names(recipe: Recipe, where: str):
-    names = [stage.name for stage in recipe.stages]
+    for number, stage in enumerate(recipe.stages):
+        require_folder_name(stage.name, f"{where}: stages[{number}].name", _RUN_FILES)
+    names = [stage.name.lower() for stage in recipe.stages]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise InputError(f"{where}: stages: {repeated[0]!r} is the name of several stages; names must be unique.")

@@ -3,7 +3,7 @@
 A recipe may begin with `base: other.yaml`, a path relative to its own, or a list of them of which a later one wins. Its
 own keys then change those of the base in the same way as `--set` does: a value, a list (`stages`) or a free mapping
 (`learning_rate`, `trainer`, `model.config`) replaces that of the base. A dotted key changes one entry:
-`model.config.hidden_size: 64`, `stages.1.epochs: 3`.
+`model.config.hidden_size: 64`, `stages.1.epochs: 3`. `merhan:quickstart` is the recipe of this package of that name.
 """
 
 import os
@@ -18,8 +18,12 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, Interpolation
 from yaml import YAMLError
 
 from merhan.errors import InputError, did_you_mean
+from merhan.files import resource
 from merhan.recipe.checks import check_recipe
 from merhan.recipe.schema import DataRecipe, Recipe
+
+
+PACKAGED = "merhan"  # before a colon, in place of a folder
 
 
 def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
@@ -30,13 +34,33 @@ def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
             nearest one), a wrong type, a value out of its range, an unset environment variable.
     """
     config = OmegaConf.structured(Recipe)
-    for file, content in _with_bases(os.path.normpath(path)).items():
+    for file, content in _with_bases(named_file(path)).items():
         with recipe_errors(file):
             for key, value in content.items():
                 _set_key(config, str(key), value)
     with recipe_errors(path):
         _apply_changes(config, changes)
         return check_recipe(cast(Recipe, OmegaConf.to_object(config)), str(path))
+
+
+def named_file(path: str | Path, kind: str = "recipe") -> str:
+    """The path of a file, of one of this package's too: `merhan:quickstart`, `merhan:experiments/fusions`.
+
+    Args:
+        kind: what the file is, for the error message.
+
+    Raises:
+        InputError: the package has no file of this name.
+    """
+    prefix, _, name = str(path).partition(":")
+    if prefix != PACKAGED:
+        return os.path.normpath(path)
+    folder = resource("configs").resolve()
+    file = folder / f"{name.removesuffix('.yaml')}.yaml"
+    if not file.is_file() or folder not in file.resolve().parents:
+        names = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+        raise InputError(f"{path}: the package has no {kind} of this name{did_you_mean(name, names)}")
+    return os.path.normpath(file)
 
 
 def override_data(data: DataRecipe, changes: Sequence[str]) -> DataRecipe:
@@ -66,7 +90,9 @@ def _with_bases(path: str, heirs: Sequence[str] = ()) -> dict[str, dict[str, Any
     bases = _base_paths(content.pop("base", None) or [], path)
     layers: dict[str, dict[str, Any]] = {}
     for base in bases:
-        layers |= _with_bases(os.path.normpath(Path(path).parent / base), [*heirs, path])
+        if not base.startswith(f"{PACKAGED}:"):
+            base = str(Path(path).parent / base)
+        layers |= _with_bases(named_file(base), [*heirs, path])
     return layers | {path: content}
 
 

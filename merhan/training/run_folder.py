@@ -3,6 +3,8 @@
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from merhan.data.loading import Data
 from merhan.data.manifest import write_manifest
 from merhan.data.provenance import provenance, read_provenance, rows_hash
 from merhan.errors import InputError
-from merhan.files import atomic_path, write_json, write_text
+from merhan.files import atomic_path, locked, write_json, write_text
 from merhan.recipe.loading import save_recipe
 from merhan.recipe.schema import Recipe
 from merhan.training.arguments import training_arguments
@@ -55,6 +57,17 @@ def check_run_folder(recipe: Recipe, resume: bool, overwrite: bool):
         )
 
 
+@contextmanager
+def held_run_folder(recipe: Recipe) -> Iterator[None]:
+    """Hold the run's folder against other starts, resumptions and `--overwrite`; the first process does it for all.
+
+    Raises:
+        InputError: another run holds it.
+    """
+    with locked(run_folder(recipe)) if PartialState().is_main_process else nullcontext():
+        yield
+
+
 def open_run_folder(recipe: Recipe, data: Data, resume: bool = False, overwrite: bool = False) -> Path:
     """Create the run's folder with recipe, manifest and provenance, or open that of the run to resume.
 
@@ -69,6 +82,7 @@ def open_run_folder(recipe: Recipe, data: Data, resume: bool = False, overwrite:
         _require_same_data(folder, data)  # in every process: one that failed alone would leave the others waiting
     PartialState().wait_for_everyone()
     if PartialState().is_main_process:
+        check_run_folder(recipe, resume, overwrite)  # again: another run may have ended since
         if is_resumed:
             save_recipe(recipe, folder / "recipe.yaml")  # evaluation and hub may have changed
         else:

@@ -1,7 +1,6 @@
 """Metrics, duration and peak memory of each stage, read from the `trainer_state.json` that it leaves."""
 
 import json
-import resource
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,8 +35,19 @@ def peak_memory() -> float:
     """Peak memory in GiB: of the GPU since [`reset_peak_memory`], or of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
+    return _process_peak_memory() / 2**30
+
+
+def _process_peak_memory() -> int:
+    """Bytes."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
     unit = 1 if sys.platform == "darwin" else 1024  # macOS reports bytes, Linux KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def read_history(run: Path) -> list[StageHistory]:
