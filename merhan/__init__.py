@@ -7,6 +7,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from merhan.errors import missing_extra
+
 
 if TYPE_CHECKING:
     from merhan.api import compare, evaluate, load_data, predict, train
@@ -51,7 +53,13 @@ except PackageNotFoundError:  # run from a checkout that is not installed
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'merhan' has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+    try:
+        return getattr(import_module(_MODULES[name]), name)
+    except ImportError as error:
+        message = missing_extra(error)
+        if message is None:
+            raise
+        raise ImportError(f"merhan.{name}: {message}", name=error.name) from error
 
 
 def __dir__() -> list[str]:

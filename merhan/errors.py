@@ -11,6 +11,19 @@ class InputError(ValueError):
     """
 
 
+# Packages of the extra `train`, by the names that they are imported by.
+_EXTRA = {"datasets", "accelerate", "evaluate", "peft", "sklearn", "scipy", "pandas", "omegaconf", "matplotlib"}
+_EXTRA |= {"tensorboard", "jinja2", "filelock", "psutil", "openpyxl"}
+
+
+def missing_extra(error: ImportError) -> str | None:
+    """What to install, if a package is missing that training and evaluation need and inference does not."""
+    package = (error.name or "").split(".")[0]
+    if package not in _EXTRA:
+        return None
+    return f"{package} is not installed, which training and evaluation need: pip install 'merhan[train]'"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """End an error message about an unknown name with a suggestion.
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 
-from merhan.errors import InputError
+from merhan.errors import InputError, missing_extra
 
 
 def exits_cleanly(main: Callable[..., None]) -> Callable[..., None]:
@@ -17,13 +17,22 @@ def exits_cleanly(main: Callable[..., None]) -> Callable[..., None]:
         configure_output()
         try:
             main(*args, **kwargs)
+        except ImportError as error:
+            _exit_with(missing_extra(error))
+            raise
         except ValueError as error:
             if not _is_input_error(error):
                 raise
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
+            _exit_with(str(error))
 
     return run
+
+
+def _exit_with(message: str | None):
+    """End the program with a sentence, if there is one."""
+    if message is not None:
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(2)
 
 
 def configure_output():
