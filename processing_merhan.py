@@ -62,6 +62,7 @@ _LARGEST_SAMPLE = 2.0**31  # full scale is 1; some programs write integers as fl
 _END_TOLERANCE = 0.1  # seconds
 _MOST_SAMPLES = 2**28
 _TOO_LONG = "holds over 2^28 samples (1 GiB); give `start` and `end`, or cut it into utterances"
+_TRUNCATED = "is truncated, it holds less than its header says; copy it again from its source"
 _DECODING_SECONDS = 30.0  # and 1 more per MiB
 _BLOCK = 2**22  # samples that are read at a time
 _LARGEST_KERNEL = 2**20  # source rate times target rate, both reduced, up to which torchaudio resamples
@@ -355,7 +356,7 @@ def _refuse_truncated(name: str, log: str, expected: int, read: int):
     cut = declared and int(declared[2]) < int(declared[1]) < 2**31 - 2**16
     # In other formats the declared count may be slightly wrong, as in mp3 by a frame or two.
     if cut or read < 0.9 * expected:
-        raise AudioError(f"{name}: is truncated, it holds less than its header says; copy it again from its source.")
+        raise AudioError(f"{name}: {_TRUNCATED}.")
 
 
 # --- audio: decoding in a process of its own ---
@@ -379,6 +380,7 @@ def _decode_apart(source: str | bytes, name: str, start: float | None, end: floa
         "formats": _FORMATS,
         "most_samples": _MOST_SAMPLES,
         "too_long": _TOO_LONG,
+        "truncated": _TRUNCATED,
     }
     decoder = _idle_decoder()
     begun = time.monotonic()
@@ -526,7 +528,8 @@ def _decode_track(file, request):
     with container:
         if not container.streams.audio:
             return {"problem": "has no sound track; leave it out, or give its text alone"}, []
-        for frame in _like_the_first(container.decode(container.streams.audio[0]), av.AudioResampler):
+        stream = container.streams.audio[0]
+        for frame in _like_the_first(container.decode(stream), av.AudioResampler):
             rate = frame.sample_rate
             channels = channels or [bytearray() for _ in frame.planes]
             first = max(round(request["start"] * rate) - position, 0)
@@ -537,9 +540,13 @@ def _decode_track(file, request):
             if sum(map(len, channels)) > 4 * request["most_samples"]:
                 return {"problem": request["too_long"]}, []
             if last < frame.samples:
-                break
+                return {"rate": rate, "samples": position}, channels
+        # Other formats do not declare the length of a track, or FFmpeg estimates it.
+        declared = stream.duration * stream.time_base if "mp4" in container.format.name and stream.duration else 0
     if not channels:
         return {"problem": "holds 0 samples; leave it out, or record it again"}, []
+    if position < 0.9 * declared * rate:
+        return {"problem": request["truncated"]}, []
     return {"rate": rate, "samples": position}, channels
 
 
