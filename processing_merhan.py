@@ -19,6 +19,7 @@ of it in one call.
 This file is copied beside every checkpoint and loads alone: it imports nothing of this project.
 """
 
+import atexit
 import contextlib
 import faulthandler
 import functools
@@ -471,6 +472,14 @@ def _idle_decoder() -> _Decoder:
             if decoder.is_usable():
                 return decoder
     return _Decoder()
+
+
+@atexit.register
+def _stop_idle_decoders():
+    while _IDLE:
+        decoder = _IDLE.pop()
+        if decoder.is_usable():
+            decoder.stop()
 
 
 # The following functions run in that process: they use nothing else of this file.

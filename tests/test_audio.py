@@ -24,7 +24,15 @@ from processing_merhan import AudioError, decode_audio, load_audio, read_audio
 
 
 RATE = 16_000
-CODECS = {"m4a": "aac", "mp4": "aac", "webm": "libopus", "aac": "aac", "wv": "wavpack", "mov": "pcm_s16le"}
+CODECS = {
+    "m4a": "aac",
+    "mp4": "aac",
+    "webm": "libopus",
+    "aac": "aac",
+    "wv": "wavpack",
+    "mov": "pcm_s16le",
+    "nut": "pcm_s16le",
+}
 
 
 def wave(rate: int = RATE, seconds: float = 1.0, hertz: float = 440.0, channels: int = 1) -> np.ndarray:
@@ -149,6 +157,11 @@ def test_sound_that_refers_elsewhere_is_refused(kind, suffix, tone, tmp_path, mo
             decode_audio(source)
 
 
+def test_only_formats_of_the_list_are_read():
+    with pytest.raises(AudioError, match="its format is not among those that are read"):
+        decode_audio(written("nut"))
+
+
 ADDRESSES = ["http://127.0.0.1:9/a.wav", "file:///etc/hosts", "s3://bucket/a.wav", "hf://datasets/me/x/a.wav"]
 
 
@@ -237,7 +250,9 @@ class Clips(torch.utils.data.Dataset):
         return 4
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return torch.from_numpy(load_audio(self.content))
+        waveform = load_audio(self.content)
+        assert [decoder.owner for decoder in processing_merhan._IDLE] == [os.getpid()]
+        return torch.from_numpy(waveform)
 
 
 def test_workers_of_a_data_loader_have_decoders_of_their_own():
