@@ -132,10 +132,10 @@ def test_the_columns_of_a_table(names, tmp_path):
     assert guess_columns(table(tmp_path, names)) == names
 
 
-@pytest.mark.parametrize("separator", [";", ",", "\t"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16"])
-@pytest.mark.parametrize("prefix", ["clips\\", "clips/"])
-@pytest.mark.parametrize("place", ["", "tables"])
+@pytest.mark.parametrize(
+    ("separator", "encoding"), [(";", "cp1252"), (",", "utf-8"), ("\t", "utf-16"), (";", "utf-8-sig")]
+)
+@pytest.mark.parametrize(("prefix", "place"), [("clips\\", ""), ("clips/", "tables"), ("clips\\", "tables")])
 def test_the_recipe_of_a_table_of_excel(separator, encoding, prefix, place, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     rows = table(tmp_path, NAMES[0], prefix)

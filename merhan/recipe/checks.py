@@ -21,6 +21,7 @@ from merhan.recipe.schema import (
     ModelRecipe,
     Recipe,
     SamplingRecipe,
+    SharesRecipe,
     StageRecipe,
     frozen_backbones,
     selects_best_epoch,
@@ -105,6 +106,18 @@ def _check_data(data: DataRecipe, where: str):
         raise InputError(
             f"{where}: data.max_seconds is {data.max_seconds:g}, out of its range; it must be at least "
             f"data.min_seconds ({data.min_seconds:g})."
+        )
+    quoted = [word for word in data.label_map if isinstance(word, bool)]
+    if quoted:
+        raise InputError(
+            f"{where}: data.label_map: a key was read as {quoted[0]}, as YAML reads yes, no, on and off; put quotation "
+            f"marks around it."
+        )
+    divides = data.protocol == "random" or (data.protocol or "").startswith("grouped:")
+    if data.shares != SharesRecipe() and not divides:
+        raise InputError(
+            f"{where}: data.shares is for the protocols `grouped:<column>` and `random`; remove it, or set "
+            f"data.protocol."
         )
     sources = data.source if isinstance(data.source, list) and data.source else [data.source]
     if data.source is not None and not all(isinstance(source, str) for source in sources):
