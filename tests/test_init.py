@@ -1,6 +1,7 @@
 """`merhan init`: guesses about folders and tables, and the recipe that is written for them."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +188,28 @@ def test_class_ids_of_a_parquet_file(tmp_path, monkeypatch):
     data = load_recipe("mine.yaml").data
     assert data.own_labels == ["0", "1", "2"]
     check_data(data, ["audio"], ["audio"])
+
+
+def test_categorical_columns_and_empty_labels(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = table(tmp_path, {name: name for name in NAMES[0]}).drop(columns=["split", "index"])
+    rows.loc[0, "label"] = None
+    rows.loc[1, "label"] = "NaN"
+    rows.astype("category").to_parquet("mine.parquet")
+    cli.main(["init", "mine.parquet"])
+    data = load_recipe("mine.yaml").data
+    assert data.label_map == {"NaN": None, "angry": "anger", "sad": "sadness"} and data.own_labels == []
+    assert "22 rows" in check_data(data, ["audio"], ["audio"])[0]
+
+
+def test_recordings_that_are_elsewhere(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = table(tmp_path / "far" / "away", {name: name for name in NAMES[0]})
+    rows.to_csv("mine.csv", index=False)
+    cli.main(["init", "mine.csv"])
+    said = capsys.readouterr().out
+    assert f"the recordings of column 'audio' are in none of {tmp_path}" in said and "set data.options.root" in said
+    check_data(replace(load_recipe("mine.yaml").data, options={"root": "far/away"}), ["audio"], ["audio"])
 
 
 def test_nothing_is_overwritten(tmp_path, monkeypatch, capsys):

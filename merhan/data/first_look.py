@@ -47,11 +47,15 @@ class FirstLook(NamedTuple):
     @property
     def labels(self) -> dict[str, str | None]:
         """Each label of the table, with the label of the vocabulary that it seems to mean."""
-        column = self.columns.get("label")
+        return {word: nearest_label(word) for word in sorted(set(self.words("label")) - {""})}
+
+    def words(self, field: str) -> pd.Series:
+        """The cells of a manifest column as stripped strings, empty where there are none."""
+        column = self.columns.get(field)
         if column is None:
-            return {}
-        words = {str(cell).strip() for cell in self.table[column] if not is_blank(cell)}
-        return {word: nearest_label(word) for word in sorted(words)}
+            return pd.Series("", self.table.index)
+        cells = ["" if is_blank(cell) else str(cell).strip() for cell in self.table[column]]
+        return pd.Series(cells, self.table.index, dtype=object)
 
 
 def look(source: Path) -> FirstLook:
@@ -93,7 +97,14 @@ def look_at_table(path: Path) -> FirstLook:
         )
     root = None
     if "audio" in columns:
-        root = find_root(table[columns["audio"]], [path.parent, path.parent.parent, Path()])
+        folders = [path.parent, path.parent.parent, Path()]
+        root = find_root(table[columns["audio"]], folders)
+        if root is None and isinstance(table[columns["audio"]].iloc[0], str):
+            names = ", ".join(dict.fromkeys(str(folder.resolve()) for folder in folders))
+            notes.append(
+                f"the recordings of column {columns['audio']!r} are in none of {names}: set data.options.root in the "
+                f"recipe"
+            )
     return FirstLook(path, table, columns, root, encoding, notes)
 
 

@@ -1,6 +1,7 @@
 """Labels: the mapping of a corpus's own labels to the shared vocabulary, and suggestions for unknown ones."""
 
 import difflib
+import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
@@ -142,7 +143,7 @@ def yaml_key(word: str) -> str:
     """A word as YAML reads it back as a string."""
     if word.isdecimal() or (word.isalpha() and word.lower() not in _YAML_WORDS):
         return word
-    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return json.dumps(word, ensure_ascii=False)  # a string of JSON is one of YAML
 
 
 def _quoted(change: str) -> str:

@@ -67,7 +67,7 @@ _EVALUATION_NAMES = ("eval", "evaluation")
 SPLIT_WORDS = (*_SPLIT_NAMES, *_EVALUATION_NAMES)
 
 # What exports write for empty cells. Spoken words have other capitals or a full stop, as in `None.`.
-_NULL_WORDS = ("nan", "NaN", "NAN", "<NA>", "NaT", "None", "null", "NULL", "#N/A", "N/A")
+NULL_WORDS = ("nan", "NaN", "NAN", "<NA>", "NaT", "None", "null", "NULL", "#N/A", "N/A")
 NULL_WORD_COLUMNS = ("text", "speaker", "audio")
 
 # What spreadsheets and programs write for a duration: `0 days 00:00:01.5`, `00:00:01,500`.
@@ -344,7 +344,7 @@ def unknown_speakers(rows: pd.DataFrame) -> str:
 
 def has_null_word(cells: pd.Series) -> pd.Series:
     """`(rows,)` bool: which cells are a word that programs write for an empty cell."""
-    return cells.isin(_NULL_WORDS)
+    return cells.isin(NULL_WORDS)
 
 
 def is_context_only(rows: pd.DataFrame) -> pd.Series:

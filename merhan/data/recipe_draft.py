@@ -4,7 +4,7 @@ from pathlib import Path
 
 from merhan.data.first_look import FirstLook, look
 from merhan.data.labels import yaml_key
-from merhan.data.manifest import SPLITS, usual_split_names
+from merhan.data.manifest import NULL_WORDS, SPLITS, usual_split_names
 from merhan.errors import InputError
 from merhan.files import write_text
 from merhan.names import VOCABULARY
@@ -75,7 +75,7 @@ def _options(first_look: FirstLook, source: Path) -> list[str]:
     if first_look.root is not None and first_look.root != source.parent:
         lines.append(f"    root: {_yaml(first_look.root)} # the folder that the paths in the table are relative to")
     if first_look.encoding:
-        header = " ".join(map(str, first_look.table.columns))
+        header = " ".join(" ".join(map(str, first_look.table.columns)).split())
         lines.append(
             f"    encoding: {first_look.encoding} # guess: the table is not Unicode; so its header is: {header}"
         )
@@ -89,8 +89,10 @@ def _labels(first_look: FirstLook) -> list[str]:
     labels = first_look.labels
     same = [word for word in labels if word.lower() in VOCABULARY]
     mapped = {word: label for word, label in labels.items() if label and word not in same}
-    own = [word for word, label in labels.items() if label is None]
+    empty = [word for word in labels if word in NULL_WORDS]
+    own = [word for word, label in labels.items() if label is None and word not in empty]
     lines = [f"  # labels that are ours already: {', '.join(same)}"] if same else []
+    mapped |= dict.fromkeys(empty, "null")
     if mapped:
         lines.append("  label_map: # null in place of a label drops its rows")
         lines += [f"    {yaml_key(word)}: {label} # guess" for word, label in mapped.items()]
@@ -101,23 +103,17 @@ def _labels(first_look: FirstLook) -> list[str]:
 
 
 def _has_all_splits(first_look: FirstLook) -> bool:
-    column = first_look.columns.get("split")
-    if column is None:
-        return False
-    names = first_look.table[column].fillna("").astype(str).str.strip()
-    return set(usual_split_names(names)) == set(SPLITS)
+    return set(usual_split_names(first_look.words("split"))) == set(SPLITS)
 
 
 def _protocol(first_look: FirstLook) -> list[str]:
     """How the rows are split: by their own column, by speaker, or at random."""
     if _has_all_splits(first_look):
         return ["  # the splits are those of the table"]
-    column = first_look.columns.get("speaker")
-    speakers = 0
-    if column is not None:
-        names = first_look.table[column].fillna("").astype(str)
-        named = first_look.table[first_look.columns["label"]].fillna("") != ""
-        speakers = names[named].nunique() if (names[named] != "").all() else 0
+    names = first_look.words("speaker")[first_look.words("label") != ""]
+    speakers = names.nunique()
+    if (names == "").any():
+        speakers = 0  # a row without a speaker could be of any of them
     if speakers >= 3:
         return ['  protocol: "grouped:speaker" # test speakers are not trained on']
     if speakers == 2:
@@ -134,7 +130,7 @@ def _protocol(first_look: FirstLook) -> list[str]:
 def _seen(first_look: FirstLook) -> str:
     counts = [f"{len(first_look.table)} rows"]
     if "speaker" in first_look.columns:
-        counts.append(f"{first_look.table[first_look.columns['speaker']].replace('', None).nunique()} speakers")
+        counts.append(f"{len(set(first_look.words('speaker')) - {''})} speakers")
     labels = ", ".join(f"{word} -> {label or 'own label'}" for word, label in first_look.labels.items())
     return f"{', '.join(counts)}; labels: {labels}"
 
