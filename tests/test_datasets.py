@@ -136,6 +136,17 @@ def test_hidden_labels_are_left_out_and_counted(hidden, tmp_path):
     assert corpus.rows["utterance_id"].tolist() == ["saved-000001", "saved-000003"]
 
 
+def test_a_split_without_the_label_column(tmp_path):
+    part = datasets.Dataset.from_dict({"text": ["yes", "no"], "label": ["joy", "anger"]})
+    hidden = part.remove_columns("label")
+    datasets.DatasetDict(train=part, validation=part, test=hidden).save_to_disk(tmp_path / "saved")
+    corpus = read_corpus("datasets", tmp_path / "saved")
+    assert len(corpus.rows) == 4 and corpus.notes == ["2 left out: the label is empty or hidden"]
+    hidden.save_to_disk(tmp_path / "none")
+    with pytest.raises(InputError, match="has no column 'label'; known are text"):
+        read_corpus("datasets", tmp_path / "none")
+
+
 @pytest.mark.parametrize("dtype", ["int8", "int64", "float64", "string"])
 def test_class_ids_with_a_label_map(dtype, tmp_path):
     """The ids of a recipe are numbers; those of a column with empty cells are floats in pandas."""

@@ -56,7 +56,9 @@ def read(
     if source is None:
         raise InputError("data.source: give the name or the folder of the data set.")
     name, columns = str(source), dict(columns or {})
-    parts = [_rows(split, part, columns, name) for part, split in _load(name, config).items()]
+    splits = _load(name, config)
+    _require_labels(splits, columns, name)
+    parts = [_rows(split, part, columns, name) for part, split in splits.items()]
     table = pd.concat(parts, ignore_index=True)
     require_content(table, columns, name)
     rows = rename_columns(table, columns, Path(name).stem, Path(root or "").expanduser(), name)
@@ -89,21 +91,27 @@ def _build(source: str, config: str | None) -> datasets.DatasetDict:
     return builder.as_dataset()
 
 
+def _require_labels(splits: datasets.DatasetDict, columns: Mapping[str, str | None], source: str):
+    """Refuse a data set without the label column; a split may lack it, as a test whose labels are hidden."""
+    label = column_name("label", columns)
+    known = {column for split in splits.values() for column in split.column_names}
+    if label not in known:
+        raise InputError(
+            f"data.options.columns.label (`--column label=...`): {source} has no column "
+            f"{label!r}{did_you_mean(str(label), known)}"
+        )
+
+
 def _rows(split: datasets.Dataset, name: str, columns: Mapping[str, str | None], source: str) -> pd.DataFrame:
     """The rows of one split under the column names of the data set."""
     audio, label = column_name("audio", columns), column_name("label", columns)
-    if label not in split.column_names:
-        suggestion = did_you_mean(str(label), split.column_names)
-        raise InputError(
-            f"data.options.columns.label (`--column label=...`): {source} has no column {label!r}{suggestion}"
-        )
     vectors = {column_name(column, columns) for column in FEATURES} & set(split.column_names)
     plain = [column for column in split.column_names if column not in vectors and column != audio]
     rows = pd.DataFrame({column: split[column][:] for column in plain})
     for column in vectors:
         arrays = split.select_columns([column]).with_format("numpy")
         rows[column] = [vector_file(row[column]) for row in arrays]
-    if isinstance(split.features[label], datasets.ClassLabel):
+    if isinstance(split.features.get(label), datasets.ClassLabel):
         rows[label] = [_class_name(split.features[label], number) for number in rows[label]]
     if audio is not None and audio in split.column_names:
         where = f"{source}, split {name}, column {audio!r} ({_type_name(split.features[audio])})"
