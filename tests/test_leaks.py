@@ -9,9 +9,18 @@ import pandas as pd
 import pytest
 import soundfile
 
-from merhan.data.audio_facts import measure_recordings
+from merhan.data.audio_facts import BANDS, SEGMENTS, AudioFacts, measure_recordings
 from merhan.data.corpora.base import read_corpus
-from merhan.data.leaks import PAIRS, audit, require_accepted_leaks, unaccepted_leaks
+from merhan.data.dataset import dialogue_context
+from merhan.data.leaks import (
+    COPY_COSINE,
+    COPY_DURATION,
+    PAIRS,
+    _copies,
+    audit,
+    require_accepted_leaks,
+    unaccepted_leaks,
+)
 from merhan.data.multi_corpus import unified_split
 from merhan.data.protocols import named_protocol, split
 from merhan.errors import InputError
@@ -303,3 +312,53 @@ def test_a_recipe_accepts_exactly_the_leaks_of_its_protocol(recipe, manifests):
     assert unaccepted_leaks(leaks, accepted) == []
     for name in accepted:
         assert unaccepted_leaks(leaks, [other for other in accepted if other != name]), f"{name} does not occur"
+
+
+# --- many rows ---
+
+
+def facts_of(fingerprints: np.ndarray, durations: np.ndarray) -> list[AudioFacts]:
+    return [
+        AudioFacts(duration, 16_000, 1, 0.5, -20.0, 0.0, str(row), fingerprint.astype(np.int8).tobytes())
+        for row, (fingerprint, duration) in enumerate(zip(fingerprints, durations.tolist(), strict=True))
+    ]
+
+
+@pytest.mark.parametrize("noise", [1, 9.0, 9.3, 12])
+def test_the_search_for_copies_finds_what_a_comparison_of_all_with_all_finds(noise):
+    """Copies on both sides of the limits of similarity and of duration."""
+    rng = np.random.default_rng(0)
+    originals = rng.integers(-80, 80, (300, BANDS * SEGMENTS))
+    copies = originals[rng.integers(0, 300, 200)] + rng.normal(0, noise / 2, (200, BANDS * SEGMENTS)).round()
+    fingerprints = np.concatenate([originals, copies])
+    durations = rng.uniform(2.0, 2.2, 500)
+    facts = facts_of(fingerprints, durations)
+    rows = pd.DataFrame({"utterance_id": map(str, range(500)), "split": ["train"] * 300 + ["test"] * 200})
+    unit = fingerprints / np.linalg.norm(fingerprints, axis=1, keepdims=True)
+    alike = unit[300:] @ unit[:300].T > COPY_COSINE
+    alike &= np.abs(durations[300:, None] - durations[:300]) < COPY_DURATION * durations[300:, None]
+    expected = int(alike.any(axis=1).sum())
+    found = sum(leak.rows for leak in _copies(rows, facts))
+    assert found == expected and (noise < 10) == (expected > 0)
+
+
+def test_rows_without_times_are_compared():
+    """`astype(str)` keeps missing cells in pandas 3, and joining them raised a TypeError."""
+    rows = pd.DataFrame({"utterance_id": ["a", "b", "c"], "corpus": "own", "audio": ["", "x.wav", "x.wav"]})
+    rows = rows.assign(
+        text=["one", "", ""], label="joy", start=np.nan, end=np.nan, split=["train", "test", "validation"]
+    )
+    assert "validation" in {leak.kind for leak in audit(rows, ["text"])}
+
+
+def test_dialogue_context_is_that_of_a_walk_over_rows():
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"dialogue": rng.choice(["", "a", "b", "c"], 60), "turn": rng.permutation(60).astype(float)})
+    rows["text"] = np.where(rng.random(60) < 0.2, "", [f"text {row}" for row in range(60)])
+    rows = rows.assign(utterance_id=[f"u{row}" for row in range(60)], speaker=[f"s{row % 3}" for row in range(60)])
+    contexts = dialogue_context(rows, 3)
+    assert set(contexts) == set(rows.loc[rows["dialogue"] != "", "utterance_id"])
+    for name, turns in contexts.items():
+        row = rows[rows["utterance_id"] == name].iloc[0]
+        earlier = rows[(rows["dialogue"] == row["dialogue"]) & (rows["turn"] < row["turn"])].sort_values("turn").tail(3)
+        assert turns == [turn for turn in earlier[["speaker", "text"]].to_dict("records") if turn["text"]]

@@ -21,7 +21,7 @@ from processing_merhan import AudioError, decode_audio
 
 
 # Resolution of the fingerprint: mel bands from 100 to 3800 Hz, and segments of time.
-BANDS, SEGMENTS = 20, 64
+BANDS, SEGMENTS = 20, 32
 BLOCK = 4096  # frames of its spectrum at a time
 
 
@@ -35,7 +35,7 @@ class AudioFacts(NamedTuple):
     level: float  # root mean square in dB relative to full scale
     clipped_share: float  # share of the samples at full scale, 0 to 1
     digest: str  # hash of the decoded samples
-    fingerprint: np.ndarray  # (BANDS * SEGMENTS,) float32, unit length
+    fingerprint: bytes  # BANDS * SEGMENTS numbers of int8, see `acoustic_fingerprint`
 
 
 def inspect_audio(rows: pd.DataFrame) -> list[AudioFacts | AudioError | None]:
@@ -103,7 +103,7 @@ def audio_facts(waveform: np.ndarray, sampling_rate: int) -> AudioFacts:
         level=20 * math.log10(max(root_mean_square, 1e-10)),
         clipped_share=float(np.mean(magnitudes >= 0.999)),
         digest=hashlib.blake2b(np.ascontiguousarray(waveform).tobytes(), digest_size=16).hexdigest(),
-        fingerprint=acoustic_fingerprint(mono, sampling_rate),
+        fingerprint=acoustic_fingerprint(mono, sampling_rate).tobytes(),
     )
 
 
@@ -111,15 +111,16 @@ def acoustic_fingerprint(mono: np.ndarray, sampling_rate: int) -> np.ndarray:
     """A vector that changes little when a recording is resampled, amplified, compressed or mixed down.
 
     It holds the logarithm of the energy in `BANDS` mel bands and `SEGMENTS` segments of time. On RAVDESS, copies
-    (resampled, as mp3, with noise at 30 dB SNR) have a cosine above 0.999; two takes of one sentence by one actor in
-    one emotion stay below 0.98. It does not recognise trimmed copies: without the first 50 ms the cosine is 0.89.
+    (resampled to 8 kHz, as mp3, with noise at 30 dB SNR) have a cosine above 0.998; two takes of one sentence by one
+    actor in one emotion stay below 0.988. It does not recognise trimmed copies: without the first 50 ms the cosine is
+    0.96. A byte per number is enough: rounding changes a cosine by 0.001 at most.
 
     Args:
         mono: `(samples,)`.
         sampling_rate: in Hz.
 
     Returns:
-        `(BANDS * SEGMENTS,)` float32 of unit length.
+        `(BANDS * SEGMENTS,)` int8, the largest magnitude 127; zeros for silence.
     """
     window = round(0.032 * sampling_rate)
     padded = torch.nn.functional.pad(torch.from_numpy(mono), (0, max(window - len(mono), 0)))
@@ -127,7 +128,7 @@ def acoustic_fingerprint(mono: np.ndarray, sampling_rate: int) -> np.ndarray:
     # Everything 40 dB below the loudest cell is treated as silence, so that background noise does not count.
     logarithm = torch.log10((energy / energy.max().clamp(min=1e-20)).clamp(min=1e-4))
     centred = logarithm - logarithm.mean()
-    return (centred / centred.norm().clamp(min=1e-9)).flatten().numpy()
+    return (127 * centred / centred.abs().max().clamp(min=1e-9)).round().to(torch.int8).flatten().numpy()
 
 
 def _mel_energy(samples: torch.Tensor, sampling_rate: int, window: int) -> torch.Tensor:

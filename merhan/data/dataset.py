@@ -238,12 +238,19 @@ def dialogue_context(rows: pd.DataFrame, turns: int) -> dict[str, list[dict[str,
     """
     if not turns or "dialogue" not in rows or "turn" not in rows:
         return {}
+    named = rows[rows["dialogue"] != ""]
+    dialogues = pd.factorize(named["dialogue"])[0]
+    order = np.lexsort((named["turn"].to_numpy(), dialogues))
+    named, dialogues = named.iloc[order], dialogues[order]
+    columns = [named.get(name, pd.Series(np.nan, named.index)).tolist() for name in ("speaker", "text")]
+    records = [{"speaker": speaker, "text": text} for speaker, text in zip(*columns, strict=True)]
     contexts = {}
-    for _, dialogue in rows[rows["dialogue"] != ""].sort_values("turn").groupby("dialogue", sort=False):
-        records = dialogue.reindex(columns=["speaker", "text"]).to_dict("records")
-        for number, utterance in enumerate(dialogue["utterance_id"]):
-            preceding = records[max(number - turns, 0) : number]
-            contexts[utterance] = [turn for turn in preceding if turn["text"]]
+    first = 0
+    for number, utterance in enumerate(named["utterance_id"].tolist()):
+        if dialogues[number] != dialogues[first]:
+            first = number
+        preceding = records[max(number - turns, first) : number]
+        contexts[utterance] = [turn for turn in preceding if turn["text"]]
     return contexts
 
 

@@ -4,14 +4,13 @@ Each check compares one property between two splits. A leak into validation or t
 recipe names its kind in `data.accept_leaks`; an accepted leak is listed in the report and the model card.
 """
 
-import re
+import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn.neighbors import NearestNeighbors
+from scipy.spatial import cKDTree
 
 from merhan.data.audio_facts import AudioFacts
 from merhan.data.manifest import PATHS, in_split
@@ -29,6 +28,15 @@ PAIRS = (("train", "test"), ("validation", "test"), ("train", "validation"))
 # `audio_facts.acoustic_fingerprint`) and their durations differ by less than this share.
 COPY_COSINE = 0.995
 COPY_DURATION = 0.05
+
+_RAVDESS_NAME = r"(?:^|[/\\])\d\d-(\d\d(?:-\d\d){5})(?:\.[^./\\]*)?$"
+
+# The search for copies: how far two of them can be apart in duration (after scaling) and altogether (with a margin for
+# rounding), how many coordinates of the fingerprint are looked at, and how many rows are searched at once.
+SEARCH_DURATION = 0.07
+SEARCH_RADIUS = math.hypot(math.sqrt(2 - 2 * COPY_COSINE), SEARCH_DURATION) + 1e-4
+SEARCH_AXES = 8
+SEARCH_CHUNK = 10_000
 
 # A sentence has a fixed label if train has it at least this often, by at least this many speakers, and with one label
 # only. Below a tenth of the test rows such sentences are attributed to chance.
@@ -86,8 +94,9 @@ def audit(
     if len(facts):
         leaks += _copies(rows, facts)
     if "text" in modalities:
-        leaks += _shared(rows, "text", normalise_text(rows["text"]), "text {!r}")
-        leaks += _label_in_text(rows)
+        texts = normalise_text(rows["text"])
+        leaks += _shared(rows, "text", texts, "text {!r}")
+        leaks += _label_in_text(rows, texts)
     leaks += _same_rows(rows)
     return leaks + _leaking_weights(rows, histories or {})
 
@@ -169,9 +178,9 @@ def _shared(rows: pd.DataFrame, kind: str, keys: pd.Series, template: str) -> li
     """
     leaks = []
     for reference, affected in PAIRS:
-        known = set(keys[in_split(rows, reference)]) - {""}
+        known = keys[in_split(rows, reference)].unique()
         candidates = keys[in_split(rows, affected)]
-        shared = candidates[candidates.isin(known)]
+        shared = candidates[candidates.isin(known) & (candidates != "")]
         if len(shared):
             example = f"{template.format(shared.iloc[0])} is also in {reference}"
             leaks.append(Leak(kind, (reference, affected), len(shared), len(shared) / len(candidates), example))
@@ -180,57 +189,97 @@ def _shared(rows: pd.DataFrame, kind: str, keys: pd.Series, template: str) -> li
 
 def _takes(rows: pd.DataFrame) -> pd.Series:
     """RAVDESS file names without the first field (the modality: audio-visual, video or audio), empty for others."""
-    return rows["audio"].map(_take)
-
-
-def _take(audio: str) -> str:
-    stem = Path(audio).stem
-    if re.fullmatch(r"\d\d(-\d\d){6}", stem):
-        return stem[3:]
-    return ""
+    return rows["audio"].str.extract(_RAVDESS_NAME, expand=False).fillna("")
 
 
 def _copies(rows: pd.DataFrame, facts: Sequence[AudioFacts | None]) -> list[Leak]:
     """Leaks by recordings that are in two splits, as the same file or as an altered copy."""
-    known = {row: fact for row, fact in enumerate(facts) if fact is not None}
+    recorded = np.array([fact is not None for fact in facts])
     names = rows["utterance_id"]
+    points = _search_points(facts, recorded)
+    # Equal numbers for the same samples at the same rate.
+    keys = ["" if fact is None else f"{fact.digest} {fact.sampling_rate}" for fact in facts]
+    identities = pd.factorize(np.array(keys, dtype=object))[0]
+    del keys
     leaks = []
     for reference, affected in PAIRS:
-        in_reference = in_split(rows, reference).to_numpy()
-        in_affected = in_split(rows, affected).to_numpy()
-        references = {row: fact for row, fact in known.items() if in_reference[row]}
-        candidates = {row: fact for row, fact in known.items() if in_affected[row]}
-        copies = _matching_recordings(candidates, references)
+        references = np.flatnonzero(recorded & in_split(rows, reference).to_numpy())
+        candidates = np.flatnonzero(recorded & in_split(rows, affected).to_numpy())
+        copies: dict[int, int] = {}
+        if len(candidates) and len(references):
+            copies = _matching_recordings(facts, identities, points, candidates, references)
         if copies:
-            copy, original = copies[0]
+            copy, original = min(copies.items())
             example = f"{names.iloc[copy]!r} is a copy of {names.iloc[original]!r} of {reference}"
             leaks.append(Leak("audio", (reference, affected), len(copies), len(copies) / len(candidates), example))
     return leaks
 
 
 def _matching_recordings(
-    candidates: Mapping[int, AudioFacts], references: Mapping[int, AudioFacts]
-) -> list[tuple[int, int]]:
-    """The candidates whose nearest reference is the same recording, as pairs of row numbers."""
-    if not candidates or not references:
+    facts: Sequence[Any], identities: np.ndarray, points: np.ndarray, candidates: np.ndarray, references: np.ndarray
+) -> dict[int, int]:
+    """The candidates that are copies of a reference -> the most similar one, by row numbers.
+
+    The same samples are recognised by their identity, a number per row; altered copies among the points that are near
+    each other. So the time grows with the number of recordings, and not with its square.
+    """
+    known, first = np.unique(identities[references], return_index=True)
+    distinct = references[first]
+    positions = np.searchsorted(known, identities[candidates]).clip(max=len(known) - 1)
+    same = known[positions] == identities[candidates]
+    matches = dict(zip(candidates[same].tolist(), distinct[positions[same]].tolist(), strict=True))
+    others = candidates[~same]
+    others = others[points[others, 1].argsort()]  # neighbours one after another are found faster
+    tree = cKDTree(points[distinct])
+    for start in range(0, len(others), SEARCH_CHUNK):
+        chunk = others[start : start + SEARCH_CHUNK]
+        near = tree.query_ball_point(points[chunk], SEARCH_RADIUS)
+        pairs = [(row, distinct[numbers]) for row, numbers in zip(chunk.tolist(), near, strict=True) if numbers]
+        matches |= {row: match for row, nearby in pairs for match in _most_similar(facts, row, nearby)}
+    return matches
+
+
+def _most_similar(facts: Sequence[Any], row: int, references: np.ndarray) -> list[int]:
+    """Of some references the one that is the same recording as a row, if any, by row numbers."""
+    durations = np.array([facts[number].duration for number in references])
+    alike = references[np.abs(durations - facts[row].duration) < COPY_DURATION * facts[row].duration]
+    if not len(alike):
         return []
-    numbers = list(references)
-    neighbors = NearestNeighbors(n_neighbors=1).fit(np.stack([fact.fingerprint for fact in references.values()]))
-    distances, nearest = neighbors.kneighbors(np.stack([fact.fingerprint for fact in candidates.values()]))
-    pairs = []
-    for row, distance, position in zip(candidates, distances[:, 0], nearest[:, 0], strict=True):
-        match = numbers[position]
-        cosine = 1 - distance**2 / 2  # of unit vectors
-        duration = candidates[row].duration
-        difference = abs(duration - references[match].duration)
-        if cosine > COPY_COSINE and difference < COPY_DURATION * duration:
-            pairs.append((row, match))
-    return pairs
+    cosines = _unit_fingerprints(facts, alike) @ _unit_fingerprints(facts, [row])[0]
+    return [int(alike[cosines.argmax()])] if cosines.max() > COPY_COSINE else []
 
 
-def _label_in_text(rows: pd.DataFrame) -> list[Leak]:
+def _search_points(facts: Sequence[AudioFacts | None], recorded: np.ndarray) -> np.ndarray:
+    """A point per row, `(rows, 1 + SEARCH_AXES)`; the points of two copies are at most `SEARCH_RADIUS` apart.
+
+    The coordinates are the logarithm of the duration, and the projection of the fingerprint of unit length to the axes
+    along which fingerprints differ most. The projection of a difference is never longer than the difference itself,
+    which is `sqrt(2 - 2 cosine)`, so no copy is missed.
+    """
+    rows = np.flatnonzero(recorded)
+    points = np.zeros((len(facts), 1 + SEARCH_AXES), dtype=np.float32)
+    if not len(rows):
+        return points
+    sample = _unit_fingerprints(facts, rows[:: len(rows) // 2000 + 1])
+    axes = np.linalg.svd(sample - sample.mean(axis=0), full_matrices=False)[2][:SEARCH_AXES].T
+    for start in range(0, len(rows), SEARCH_CHUNK):
+        chunk = rows[start : start + SEARCH_CHUNK]
+        points[chunk, 1 : 1 + axes.shape[1]] = _unit_fingerprints(facts, chunk) @ axes
+    durations = np.array([fact.duration for fact in facts if fact is not None])
+    points[rows, 0] = np.log(durations) * SEARCH_DURATION / -math.log(1 - COPY_DURATION)
+    return points
+
+
+def _unit_fingerprints(facts: Sequence[Any], rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    """`(rows, BANDS * SEGMENTS)` float32, of unit length; zeros for silence."""
+    content = b"".join([facts[row].fingerprint for row in rows])
+    fingerprints = np.frombuffer(content, dtype=np.int8).reshape(len(rows), -1).astype(np.float32)
+    return fingerprints / np.maximum(np.linalg.norm(fingerprints, axis=1, keepdims=True), 1e-9)
+
+
+def _label_in_text(rows: pd.DataFrame, texts: pd.Series) -> list[Leak]:
     """A leak by test rows whose sentence occurs in train repeatedly and with one label only."""
-    sentences = _sentences(rows)
+    sentences = _sentences(rows, texts)
     fixed = _fixed_labels(rows, sentences)
     tested = in_split(rows, "test")
     affected = rows[tested & sentences.isin(fixed)]
@@ -241,12 +290,11 @@ def _label_in_text(rows: pd.DataFrame) -> list[Leak]:
     return [Leak("label-in-text", ("train", "test"), len(affected), len(affected) / tested.sum(), example)]
 
 
-def _sentences(rows: pd.DataFrame) -> pd.Series:
+def _sentences(rows: pd.DataFrame, texts: pd.Series) -> pd.Series:
     """The sentence of each row: its id where the corpus has one (MEAD has ids but no text), else its text."""
-    sentences = normalise_text(rows["text"])
-    if "sentence" in rows:
-        sentences = sentences.mask(rows["sentence"] != "", rows["sentence"])
-    return sentences
+    if "sentence" not in rows:
+        return texts
+    return texts.mask(rows["sentence"] != "", rows["sentence"])
 
 
 def _fixed_labels(rows: pd.DataFrame, sentences: pd.Series) -> set[str]:
@@ -263,10 +311,10 @@ def _fixed_labels(rows: pd.DataFrame, sentences: pd.Series) -> set[str]:
 def _same_rows(rows: pd.DataFrame) -> list[Leak]:
     """A leak by validation rows that are test rows, so that the best epoch is chosen on test."""
     columns = [column for column in (*PATHS, "start", "end", "text") if column in rows]
-    keys = rows[columns].astype(str).agg("\0".join, axis=1)
-    tested = set(keys[in_split(rows, "test")])
+    tested = rows.loc[in_split(rows, "test"), columns].drop_duplicates()
     validation = rows[rows["split"] == "validation"]
-    affected = validation[keys[validation.index].isin(tested)]
+    matches = validation[columns].merge(tested, how="left", indicator=True)["_merge"] == "both"
+    affected = validation[matches.to_numpy()]
     if len(affected) < SAME_SET_SHARE * max(len(validation), 1):
         return []
     example = f"{affected['utterance_id'].iloc[0]!r} is also a test row"

@@ -144,7 +144,8 @@ def write_manifest(rows: pd.DataFrame, path: str | Path):
 
 def with_absolute_paths(rows: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
     """The rows with their relative paths joined to a folder."""
-    return map_paths(rows, lambda path: str(Path(folder) / path))
+    folder = Path(folder)
+    return map_paths(rows, lambda path: str(folder / path))
 
 
 def map_paths(rows: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
