@@ -1,13 +1,14 @@
 """Training: what must not depend on how the work is cut, interrupted or cached."""
 
+import itertools
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -33,6 +34,7 @@ from merhan.models.inference import load_stage_model, longest_first, predict_log
 from merhan.models.tiny_backbones import tiny_audio
 from merhan.recipe.loading import load_recipe
 from merhan.recipe.schema import DataRecipe, Recipe, StageRecipe
+from merhan.training import feature_cache
 from merhan.training.checkpoints import last_checkpoint
 from merhan.training.feature_cache import feature_cache_key, use_cached_features
 from merhan.training.parameter_groups import frozen_modalities, parameter_group, set_trainable
@@ -139,7 +141,7 @@ def test_batches_of_a_small_corpus_are_as_tight_and_differ_between_epochs(proces
     for epoch in range(2):
         sampler.set_epoch(epoch)
         batches = np.array(list(sampler)).reshape(-1, 16)
-        pairs.append({pair for batch in batches.tolist() for pair in combinations(sorted(batch), 2)})
+        pairs.append({pair for batch in batches.tolist() for pair in itertools.combinations(sorted(batch), 2)})
     assert len(pairs[0] & pairs[1]) < 0.6 * len(pairs[0]), "who meets whom is drawn anew"
 
 
@@ -370,6 +372,49 @@ def test_frozen_backbones_run_once_per_utterance(demo, trained_like, processor, 
     np.testing.assert_allclose(found, expected, atol=2e-3)  # features are kept in half precision
     assert rows["audio"] == 10
     assert rows["text"] == len({json.dumps(ids) for ids in dataset.tokens}), "equal words are read once"
+
+
+def test_features_after_a_kill_are_those_of_an_uninterrupted_run(demo, trained_like, processor, tmp_path, monkeypatch):
+    """Killed in the middle of a batch: what is missing is computed in the batches in which it would have been."""
+    monkeypatch.setattr(feature_cache, "BATCH_SIZE", 4)
+
+    def compute(cache: str):
+        monkeypatch.setenv("MERHAN_CACHE", str(tmp_path / cache))
+        use_cached_features(trained_like.merhan, part(demo, processor, "train", 14), "audio", torch.device("cpu"))
+
+    def killed_after_six():
+        saved = itertools.count()
+        save = np.save
+
+        def save_or_die(*args):
+            if next(saved) == 6:
+                os.kill(os.getpid(), signal.SIGKILL)
+            save(*args)
+
+        np.save = save_or_die
+        compute("cut")
+
+    compute("whole")
+    process = multiprocessing.get_context("fork").Process(target=killed_after_six)
+    process.start()
+    process.join()
+    files = sorted((tmp_path / "whole").rglob("*.npy"))
+    names = [file.relative_to(tmp_path / "whole") for file in files]
+    there = [(tmp_path / "cut" / name).is_file() for name in names]
+    assert process.exitcode == -signal.SIGKILL and len(files) == 14 and sum(there) == 6
+    sizes = []
+    encode = type(trained_like.merhan).encode
+
+    def counted(model, name, values, mask):
+        sizes.append(len(values))
+        return encode(model, name, values, mask)
+
+    monkeypatch.setattr(type(trained_like.merhan), "encode", counted)
+    compute("cut")
+    assert sizes == [4, 4, 2], "batches that are not complete, as a whole"
+    assert all(
+        file.read_bytes() == (tmp_path / "cut" / name).read_bytes() for file, name in zip(files, names, strict=True)
+    )
 
 
 def test_features_are_made_again_when_anything_changes(demo, trained_like, processor, tmp_path):

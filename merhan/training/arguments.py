@@ -62,3 +62,10 @@ def training_arguments(
         seed=seed,
         **options,
     )
+
+
+def autocast_precision(arguments: TrainingArguments) -> torch.dtype | None:
+    """The half precision that a stage computes in; None = that of the weights."""
+    if arguments.bf16:
+        return torch.bfloat16
+    return torch.float16 if arguments.fp16 else None

@@ -8,11 +8,14 @@ keeps its finished files, and folds of one corpus share them.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from accelerate import PartialState
+from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel
 
 from merhan.data.dataset import EmotionDataset
@@ -24,31 +27,91 @@ from modeling_merhan import MerhanModel
 from processing_merhan import MerhanProcessor
 
 
-def use_cached_features(model: MerhanModel, dataset: EmotionDataset, modality: str, device: torch.device):
+BATCH_SIZE = 16  # rows that are computed together
+
+
+def use_cached_features(
+    model: MerhanModel,
+    dataset: EmotionDataset,
+    modality: str,
+    device: torch.device,
+    precision: torch.dtype | None = None,
+    workers: int = 0,
+):
     """Compute the missing features of a frozen backbone, and make the data set read them.
 
-    Rows are computed one at a time: so features do not depend on which rows share a batch, and a run that was
-    interrupted here is resumed to the same numbers.
+    Which rows share a batch depends on the rows alone, and not on what is missing: so a run that was interrupted here
+    is resumed to the same numbers.
+
+    Args:
+        precision: of autocast; None = that of the weights.
+        workers: processes that load audio.
     """
     backbone = getattr(model, f"{modality}_backbone")
-    folder = cache_folder() / "features" / feature_cache_key(backbone, dataset.processor)
-    files = [_file(folder, _content_key(dataset, modality, row)) for row in range(len(dataset))]
-    missing = [row for row, file in enumerate(files) if file is not None and not file.is_file()]
+    folder = cache_folder() / "features" / feature_cache_key(backbone, dataset.processor, precision)
+    files = [_file(folder, key) for key in _content_keys(dataset, modality)]
+    batches = [rows for rows in _batches(dataset, files) if not all(_is_cached(files[row]) for row in rows)]
     model.eval().to(device)
     PartialState().wait_for_everyone()  # no process writes before all have listed what is missing
-    with PartialState().split_between_processes(missing) as rows:
-        for row in progress(rows, desc=f"{modality} features", disable=not rows):
-            with atomic_path(files[row]) as temporary:
-                np.save(temporary, _compute(model, dataset, modality, row, device))
+    with PartialState().split_between_processes(batches) as own:
+        inputs = DataLoader(_Inputs(dataset, modality, own), batch_size=None, num_workers=min(workers, len(own)))
+        bar = progress(inputs, desc=f"{modality} features", total=len(own), unit="batch", disable=not own)
+        for rows, (values, mask) in zip(own, bar, strict=True):
+            with torch.autocast(device.type, precision, enabled=precision is not None):
+                features = _compute(model, modality, values.to(device), mask.to(device))
+            for row, states in zip(rows, features, strict=True):
+                _require_finite(states, dataset.rows["utterance_id"].iloc[row], modality)
+                if not _is_cached(files[row]):
+                    with atomic_path(cast(Path, files[row])) as temporary:
+                        np.save(temporary, states)
     PartialState().wait_for_everyone()
     dataset.features[modality] = files
 
 
-def feature_cache_key(backbone: PreTrainedModel, processor: MerhanProcessor) -> str:
-    """Hash of a backbone's weights and config, and of the preprocessing of its input."""
+class _Inputs(Dataset):
+    """The raw input of batches of rows, padded: values and mask."""
+
+    def __init__(self, dataset: EmotionDataset, modality: str, batches: Sequence[Sequence[int]]):
+        self.dataset = dataset
+        self.modality = modality
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = self.batches[number]
+        waveforms: list[Any] = [None] * len(rows)
+        tokens: list[Any] = [None] * len(rows)
+        if self.modality == "audio":
+            waveforms = [self.dataset.waveform(row) for row in rows]
+        else:
+            tokens = [self.dataset.tokens[row] for row in rows]
+        values, mask = self.dataset.processor.pad(waveforms, tokens, padding="grid").values()
+        return values, mask
+
+
+def _batches(dataset: EmotionDataset, files: Sequence[Path | None]) -> list[list[int]]:
+    """The rows that have the modality, each input once, in batches of similar length, the longest first."""
+    rows = np.argsort(-dataset.cells, kind="stable").tolist()
+    distinct = {files[row]: row for row in reversed(rows) if files[row] is not None}
+    chosen = [row for row in rows if distinct.get(files[row]) == row]
+    return [chosen[start : start + BATCH_SIZE] for start in range(0, len(chosen), BATCH_SIZE)]
+
+
+def _is_cached(file: Path | None) -> bool:
+    return file is not None and file.is_file()
+
+
+def feature_cache_key(
+    backbone: PreTrainedModel, processor: MerhanProcessor, precision: torch.dtype | None = None
+) -> str:
+    """Hash of a backbone's weights, config and precision, and of the preprocessing of its input."""
     digest = weights_digest(backbone)
     bounds = [processor.min_seconds, processor.max_seconds, processor.trim_silence]
     preparation = [processor.feature_extractor.to_dict(), *bounds]
+    if precision is not None:
+        preparation.append(str(precision))
     digest.update(backbone.config.to_json_string().encode() + json.dumps(preparation, default=str).encode())
     return digest.hexdigest()
 
@@ -60,36 +123,34 @@ def _file(folder: Path, key: str | None) -> Path | None:
     return folder / key[:2] / f"{key}.npy"
 
 
-def _content_key(dataset: EmotionDataset, modality: str, row: int) -> str | None:
-    """Hash of an utterance's recording or token ids; None where it lacks the modality."""
+def _content_keys(dataset: EmotionDataset, modality: str) -> list[str | None]:
+    """Hash of the recording or the token ids of each row; None where it lacks the modality."""
     if modality == "text":
-        ids = dataset.tokens[row]
-        return None if ids is None else _hash(json.dumps(ids).encode())
-    audio, start, end = dataset.segments[row]
-    if not audio:
-        return None
-    return _hash(f"{_hash(Path(audio).read_bytes())} {start} {end}".encode())
+        return [None if ids is None else _hash(json.dumps(ids).encode()) for ids in dataset.tokens]
+    # Several rows may be segments of one recording.
+    recordings = {audio: _hash(Path(audio).read_bytes()) for audio, *_ in dataset.segments if audio}
+    return [
+        _hash(f"{recordings[audio]} {start} {end}".encode()) if audio else None
+        for audio, start, end in dataset.segments
+    ]
 
 
 def _hash(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def _compute(model: MerhanModel, dataset: EmotionDataset, modality: str, row: int, device: torch.device) -> np.ndarray:
-    """The features of one utterance, `(length, width)` float16.
+@torch.no_grad()
+def _compute(model: MerhanModel, modality: str, values: torch.Tensor, mask: torch.Tensor) -> list[np.ndarray]:
+    """The features of each row, `(length, width)` float16, without padding (as Whisper's to 30 s)."""
+    encoded = model.encode(modality, values, mask)
+    states, real = encoded.states.half().cpu(), encoded.mask.cpu()
+    return [row[seen].numpy() for row, seen in zip(states, real, strict=True)]
 
-    Raises:
-        InputError: a feature is too large for half precision.
-    """
-    waveform = dataset.waveform(row) if modality == "audio" else None
-    tokens = dataset.tokens[row] if modality == "text" else None
-    values, mask = list(dataset.processor.pad([waveform], [tokens]).to(device).values())
-    with torch.no_grad():
-        encoded = model.encode(modality, values, mask)
-        states = encoded.states[0][encoded.mask[0]].half().cpu().numpy()  # without padding, as Whisper's to 30 s
+
+def _require_finite(states: np.ndarray, name: str, modality: str):
+    """Raise InputError if a feature is too large for half precision."""
     if not np.isfinite(states).all():
         raise InputError(
-            f"{dataset.rows['utterance_id'].iloc[row]!r}: its {modality} features exceed the range of half precision; "
-            f"set `cache_features: false` in this stage of the recipe."
+            f"{name!r}: its {modality} features exceed the range of half precision; set `cache_features: false` in "
+            f"this stage of the recipe."
         )
-    return states

@@ -20,7 +20,7 @@ from merhan.models.adapters import add_adapters, merge_adapters
 from merhan.models.inference import label_ids, load_stage_model, longest_first, predict_logits
 from merhan.recipe.schema import AugmentationRecipe, Recipe, StageRecipe
 from merhan.training.adversary import ADAM_BETA1, add_adversary, remove_adversary
-from merhan.training.arguments import training_arguments
+from merhan.training.arguments import autocast_precision, training_arguments
 from merhan.training.checkpoints import last_checkpoint
 from merhan.training.curriculum import label_uncertainty, load_or_compute, row_difficulty, row_weights
 from merhan.training.feature_cache import use_cached_features
@@ -69,7 +69,7 @@ def train_stage(
     set_seed(seed)  # adapters and adversary start with random weights, the same ones in a resumed run
     adapters = _prepare_model(recipe, stage, model, train)
     arguments = _arguments(recipe, stage, folder, seed)
-    _set_features(stage, model, (train, validation), arguments.device)
+    _set_features(stage, model, (train, validation), arguments)
     difficulty = _difficulty(recipe, model, processor, train, arguments, folder)
     if difficulty is not None and recipe.difficulty_weight is not None:
         train.extras["row_weights"] = torch.from_numpy(row_weights(difficulty, recipe.difficulty_weight)).float()
@@ -148,7 +148,7 @@ def _set_features(
     stage: StageRecipe,
     model: MerhanForSequenceClassification,
     datasets: Sequence[EmotionDataset],
-    device: torch.device,
+    arguments: TrainingArguments,
 ):
     """Let the data sets read cached features of frozen backbones, where augmentation does not change their input."""
     modalities = frozen_modalities(model) if stage.cache_features else []
@@ -156,7 +156,8 @@ def _set_features(
         dataset.features.clear()
         for modality in modalities:
             if modality not in dataset.changing:
-                use_cached_features(model.merhan, dataset, modality, device)
+                precision, workers = autocast_precision(arguments), arguments.dataloader_num_workers
+                use_cached_features(model.merhan, dataset, modality, arguments.device, precision, workers)
 
 
 def _difficulty(
