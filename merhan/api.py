@@ -23,13 +23,13 @@ from merhan.data.provenance import initial_weight_records
 from merhan.evaluation.comparison import compare as compare_systems
 from merhan.evaluation.comparison import read_system
 from merhan.evaluation.evaluate import evaluate_conditions
-from merhan.evaluation.model_and_data import open_evaluation
+from merhan.evaluation.model_and_data import open_evaluation, run_trainer
 from merhan.hub.model_folder import export_model_folder
 from merhan.hub.publishing import publish
 from merhan.logs import get_logger
 from merhan.models.backbones import check_backbones
 from merhan.models.building import build_model, build_processor
-from merhan.models.inference import load_checkpoint
+from merhan.models.inference import as_in_training, load_checkpoint
 from merhan.models.temperature_scaling import calibrate, predict_scores
 from merhan.recipe.loading import load_recipe
 from merhan.recipe.schema import Recipe
@@ -103,8 +103,9 @@ def _train_stages(
     for number, stage in enumerate(recipe.stages):
         seed = recipe.seed + number
         model = train_stage(recipe, stage, seed, model, processor, *datasets, folder / stage.name)
-    calibrate(model, processor, data.rows[data.rows["split"] == "validation"], data.dialogues)
-    results = _evaluate_run(recipe, folder, model.eval(), processor, data)
+    with as_in_training(recipe.trainer):
+        calibrate(model, processor, data.rows[data.rows["split"] == "validation"], data.dialogues)
+        results = _evaluate_run(recipe, folder, model.eval(), processor, data)
     if PartialState().is_main_process:
         export_model_folder(folder, recipe, model, processor, results)
         logger.info(_closing_message(folder, recipe))
@@ -139,7 +140,8 @@ def evaluate(
     """
     model, processor, data, folder = open_evaluation(checkpoint, manifest, recipe, changes, split, output_dir)
     conditions = [None if name == "both" else name for name in modalities]
-    return evaluate_conditions(model, processor, data, [split], conditions, folder, batch_size)
+    with as_in_training(run_trainer(checkpoint)):
+        return evaluate_conditions(model, processor, data, [split], conditions, folder, batch_size)
 
 
 def predict(checkpoint: str | Path, rows: str | Path | pd.DataFrame, batch_size: int = 16) -> pd.DataFrame:

@@ -29,6 +29,7 @@ import train_hf_e2e
 from merhan.data.collator import Collator
 from merhan.data.dataset import EmotionDataset, dialogue_context, grid_cells
 from merhan.data.loading import Data
+from merhan.models import inference
 from merhan.models.building import build_model
 from merhan.models.inference import load_stage_model, longest_first, predict_logits
 from merhan.models.tiny_backbones import tiny_audio
@@ -465,6 +466,19 @@ def test_predictions_keep_the_order_of_the_data(demo, trained_like, processor):
             1,
         )
         np.testing.assert_allclose(alone[0], together[row], atol=1e-5)
+
+
+def test_evaluation_has_the_precision_and_workers_of_training(demo, trained_like, processor, monkeypatch):
+    recipe = {"bf16": True, "dataloader_num_workers": 1}
+    with inference.as_in_training(recipe) as speed:
+        assert speed == (None, 1), "no half precision without a GPU"
+    monkeypatch.setattr(inference, "PartialState", lambda: SimpleNamespace(device=torch.device("cuda")))
+    with inference.as_in_training(recipe) as speed:
+        monkeypatch.undo()
+        assert speed == (torch.bfloat16, 1)
+        half, _ = predict_logits(trained_like.eval(), processor, part(demo, processor, "test", 6), 4)
+    full, _ = predict_logits(trained_like, processor, part(demo, processor, "test", 6), 4)
+    assert 0 < np.abs(half - full).max() < 0.1 * np.abs(full).max(), "and afterwards it is over"
 
 
 def test_predict_names_its_scores_by_the_ids_of_the_labels(demo, trained_like, processor, tmp_path):

@@ -34,13 +34,16 @@ def run(arguments: argparse.Namespace):
     from accelerate import PartialState
 
     from merhan.evaluation.evaluate import evaluate_conditions
+    from merhan.evaluation.model_and_data import run_trainer
+    from merhan.models.inference import as_in_training
     from merhan.reporting.markdown_tables import scores_table
 
     model, processor, data, folder = open_evaluation_from(arguments)
     conditions = [None if name == "both" else name for name in arguments.modalities or ["both"]]
-    results = evaluate_conditions(
-        model, processor, data, [arguments.split], conditions, folder, batch_size=arguments.batch_size
-    )
+    with as_in_training(run_trainer(arguments.checkpoint)):
+        results = evaluate_conditions(
+            model, processor, data, [arguments.split], conditions, folder, batch_size=arguments.batch_size
+        )
     if PartialState().is_main_process:
         print(f"\n{scores_table(results)}\n")
         for metrics in results.values():

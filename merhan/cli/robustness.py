@@ -24,9 +24,12 @@ def run(arguments: argparse.Namespace):
     """Run the command."""
     from accelerate import PartialState
 
+    from merhan.evaluation.model_and_data import run_trainer
     from merhan.evaluation.robustness import evaluate_robustness, robustness_table
+    from merhan.models.inference import as_in_training
 
     model, processor, data, folder = open_evaluation_from(arguments)
-    rows = evaluate_robustness(model, processor, data, arguments.split, folder, batch_size=arguments.batch_size)
+    with as_in_training(run_trainer(arguments.checkpoint)):
+        rows = evaluate_robustness(model, processor, data, arguments.split, folder, batch_size=arguments.batch_size)
     if PartialState().is_main_process:
         print(f"\n{robustness_table(rows)}\n\npage: {folder / 'robustness.html'}")

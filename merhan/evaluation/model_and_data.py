@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from merhan.data.leaks import known_leaks
 from merhan.data.loading import Data, load_data
@@ -103,6 +103,13 @@ def default_folder(checkpoint: str | Path, source: str | Path | None = None) -> 
     if source is not None:
         names.append(Path(source).stem)
     return Path("outputs") / "evaluation" / "-".join(names)
+
+
+def run_trainer(checkpoint: str | Path) -> dict[str, Any]:
+    """The section `trainer` of the recipe of a run; empty for a model without a run folder."""
+    if not is_run_folder(checkpoint):
+        return {}
+    return load_recipe(Path(checkpoint) / "recipe.yaml").trainer
 
 
 def is_run_folder(path: str | Path) -> bool:

@@ -2,8 +2,11 @@
 
 import hashlib
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -18,6 +21,9 @@ from merhan.errors import InputError
 from merhan.logs import progress_is_visible
 from modeling_merhan import MerhanForSequenceClassification
 from processing_merhan import MerhanProcessor
+
+
+HALF_PRECISION = {"bf16": torch.bfloat16, "fp16": torch.float16}  # field of TrainingArguments -> precision of autocast
 
 
 def load_checkpoint(name: str | Path) -> tuple[MerhanForSequenceClassification, MerhanProcessor]:
@@ -57,6 +63,34 @@ def load_stage_model(folder: Path, attention: str) -> MerhanForSequenceClassific
     return model
 
 
+class Speed(NamedTuple):
+    """How logits are computed."""
+
+    precision: torch.dtype | None = None  # of autocast; None = float32
+    workers: int = 0  # processes that load audio
+
+
+_PLAIN = Speed()
+_SPEED: ContextVar[Speed] = ContextVar("speed", default=_PLAIN)
+
+
+@contextmanager
+def as_in_training(trainer: Mapping[str, Any]) -> Iterator[Speed]:
+    """Within it, logits are computed in the precision and with the loader workers of a recipe's `trainer`.
+
+    Half precision only on a GPU, as in training.
+    """
+    precision = None
+    if PartialState().device.type == "cuda":
+        precision = next((dtype for name, dtype in HALF_PRECISION.items() if trainer.get(name)), None)
+    speed = Speed(precision, trainer.get("dataloader_num_workers") or 0)
+    token = _SPEED.set(speed)
+    try:
+        yield speed
+    finally:
+        _SPEED.reset(token)
+
+
 def predict_logits(
     model: MerhanForSequenceClassification,
     processor: MerhanProcessor,
@@ -66,7 +100,7 @@ def predict_logits(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Logits `(rows, num_labels)` and dimensions `(rows, config.dimensions)` float32, in the order of the data set.
 
-    Rows of similar length share a batch, the longest first.
+    Rows of similar length share a batch, the longest first. See [`as_in_training`] for precision and loader workers.
 
     Args:
         batch_size: rows per batch and process.
@@ -87,10 +121,14 @@ def predict_logits(
         report_to="none",
         disable_tqdm=quiet or not progress_is_visible(),
         dataloader_pin_memory=torch.cuda.is_available(),
+        dataloader_num_workers=_SPEED.get().workers,
     )
     trainer = Trainer(model, arguments, data_collator=Collator(processor))
     rows = Subset(dataset, [*order.tolist(), *order[-missing:].tolist()] if missing else order.tolist())
-    predictions: Any = trainer.predict(rows).predictions
+    precision = _SPEED.get().precision
+    # Not by TrainingArguments, which would change the model's forward for good.
+    with torch.autocast(arguments.device.type, precision, enabled=precision is not None):
+        predictions: Any = trainer.predict(rows).predictions
     if isinstance(predictions, tuple):
         predictions = np.concatenate(predictions, axis=1)
     outputs = np.empty((len(order), predictions.shape[1]), dtype=np.float32)

@@ -9,6 +9,7 @@ import torch
 from transformers import TrainingArguments
 
 from merhan.logs import get_logger, progress_is_visible
+from merhan.models.inference import HALF_PRECISION
 
 
 logger = get_logger(__name__)
@@ -66,6 +67,4 @@ def training_arguments(
 
 def autocast_precision(arguments: TrainingArguments) -> torch.dtype | None:
     """The half precision that a stage computes in; None = that of the weights."""
-    if arguments.bf16:
-        return torch.bfloat16
-    return torch.float16 if arguments.fp16 else None
+    return next((dtype for name, dtype in HALF_PRECISION.items() if getattr(arguments, name)), None)

@@ -17,7 +17,7 @@ from merhan.data.collator import Collator
 from merhan.data.dataset import EmotionDataset
 from merhan.logs import get_logger
 from merhan.models.adapters import add_adapters, merge_adapters
-from merhan.models.inference import label_ids, load_stage_model, longest_first, predict_logits
+from merhan.models.inference import as_in_training, label_ids, load_stage_model, longest_first, predict_logits
 from merhan.recipe.schema import AugmentationRecipe, Recipe, StageRecipe
 from merhan.training.adversary import ADAM_BETA1, add_adversary, remove_adversary
 from merhan.training.arguments import autocast_precision, training_arguments
@@ -177,7 +177,8 @@ def _difficulty(
 
     def uncertainty() -> np.ndarray:
         # On a copy of the model: evaluating the model itself would change its gradients with the number of processes.
-        logits, _ = predict_logits(deepcopy(model), processor, plain, arguments.per_device_eval_batch_size)
+        with as_in_training(arguments.to_dict()):
+            logits, _ = predict_logits(deepcopy(model), processor, plain, arguments.per_device_eval_batch_size)
         return label_uncertainty(logits, np.array(plain.labels))
 
     compute = partial(row_difficulty, curriculum, train.rows, uncertainty)
