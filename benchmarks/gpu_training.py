@@ -1,18 +1,24 @@
-"""Both stages on a GPU: audio seconds per second, peak memory and model FLOP utilisation.
+"""Training on a GPU: seconds of sound per second in both stages, cold and warm, features, evaluation, memory.
 
     python benchmarks/gpu_training.py --durations $MERHAN_CORPORA/meld/media_durations.csv --write
-    python benchmarks/gpu_training.py --trial            on any machine: does it run? (tiny backbones, nothing measured)
+    python benchmarks/gpu_training.py --trial     on any machine: batch shapes, padding, operators (tiny backbones)
 
 wav2vec2-base and roberta-base in full width with random weights, bf16, noise of MELD's durations with made-up words.
-The utilisation counts the matrix products of forward and backward (PyTorch's own counter), over the GPU's dense peak.
+Every measurement is printed and appended to `--results` as soon as it is there, and none starts after `--seconds`.
+The first epoch is cold (no batch shape was seen before), the second one warm. The utilisation counts the matrix
+products of forward and backward (PyTorch's own counter), over the GPU's dense peak.
 """
 
 import argparse
+import json
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +26,7 @@ import soundfile
 import torch
 from common import command, hardware, publish
 from full_width import full_width_backbones
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import TrainerCallback, set_seed
 from transformers.utils.logging import disable_progress_bar
@@ -28,18 +35,25 @@ from merhan.data.collator import Collator
 from merhan.data.corpora.demo_corpus import say
 from merhan.data.dataset import EmotionDataset
 from merhan.models.building import build_model, build_processor
+from merhan.models.inference import as_in_training, predict_logits
 from merhan.recipe.schema import DataRecipe, ModelRecipe, Recipe, StageRecipe
 from merhan.reporting.markdown_tables import markdown_table
+from merhan.training.feature_cache import use_cached_features
 from merhan.training.parameter_groups import set_trainable
 from merhan.training.stage import train_stage
+from processing_merhan import SAMPLING_RATE
 
 
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40": 181e12}  # dense bf16 FLOP/s, from the data sheets
 LABELS = ["anger", "joy"]
+Shape = tuple[int, int, int]  # rows, samples and tokens of a batch
 STAGES = (
-    StageRecipe("warmup", 1, {"head": 1e-3}),
-    StageRecipe("finetune", 1, {"head": 1e-4, "audio": 2e-5, "text": 2e-5}),
+    StageRecipe("warmup", 2, {"head": 1e-3}),
+    StageRecipe("finetune", 2, {"head": 1e-4, "audio": 2e-5, "text": 2e-5}),
 )
+
+
+COLUMNS = ["", "epoch", "audio s per s", "rows per s", "batch shapes", "padding", "peak GiB", "utilisation"]
 
 
 def main():
@@ -51,89 +65,196 @@ def main():
         os.environ["MERHAN_CACHE"] = str(Path(temporary) / "cache")
         rows = utterances(arguments, Path(temporary))
         backbones = ("tiny", "tiny") if arguments.trial else full_width_backbones(rows["text"].tolist())
-        table = markdown_table(
-            ["stage", "audio s per s", "after the first tenth", "peak memory, GiB", "FLOP utilisation"],
-            [measure(stage, backbones, rows, arguments, Path(temporary)) for stage in STAGES],
-        )
+        run = Run(arguments, rows, backbones, Path(temporary))
+        for name, measurement in measurements(arguments.trial):
+            if time.perf_counter() - run.start > arguments.seconds:
+                run.say(f"no time left for {name}")
+                continue
+            measurement(run, name)
     text = f"""`{command(MERHAN_CORPORA=os.environ.get("MERHAN_CORPORA", "MERHAN_CORPORA"))}`
 
-{len(rows)} utterances, {rows["duration"].sum() / 60:.0f} min in all, batch {arguments.batch_size}, bf16, one epoch a
-stage, seed 0, {hardware()}. The warm-up's time includes computing its features.
+{len(rows)} utterances, {rows["duration"].sum() / 60:.0f} min in all, bf16, seed 0, {hardware()}. A batch takes
+{run.operators:,} operators in forward and backward.
 
-{table}
+{markdown_table(COLUMNS, run.table)}
 """
     if arguments.trial:
-        print(text + "\ntrial: it runs; these are no measurements")
+        print(text + "\ntrial: it runs; times are no measurements")
     else:
         publish("gpu-training", text, arguments.write)
 
 
-def measure(stage: StageRecipe, backbones: tuple, rows: pd.DataFrame, arguments, folder: Path) -> list[str]:
-    """One stage from fresh weights; its row of the table."""
-    set_seed(0)
-    recipe = ModelRecipe(*backbones)
-    processor = build_processor(recipe, DataRecipe(), rows)
-    model = build_model(recipe, LABELS, rows)
-    data = EmotionDataset(rows, processor, model.config.label2id, ["audio", "text"])
-    options = {"per_device_train_batch_size": arguments.batch_size, "bf16": True, "report_to": "none"}
-    options |= {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
-    options |= {"dataloader_num_workers": 0 if arguments.trial else arguments.workers, "logging_steps": 1}
-    flops = flops_per_audio_second(model, stage, data, processor) if "audio" in stage.learning_rate else float("nan")
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+def measurements(trial: bool) -> list[tuple[str, Callable]]:
+    """Name and function of every measurement, the most telling first."""
+    warmup, finetune = STAGES
+    small, large = (4, 8) if trial else (16, 64)
+    listed: list[tuple[str, Callable]] = [
+        (f"fine-tuning, batch {small}", partial(train, stage=finetune, batch_size=small)),
+        ("features, cold", features),
+        (f"warm-up on features, batch {small}", partial(train, stage=warmup, batch_size=small)),
+        (f"fine-tuning, batch {large}", partial(train, stage=finetune, batch_size=large)),
+        ("evaluation", evaluate),
+        (f"warm-up on features, batch {large}", partial(train, stage=warmup, batch_size=large)),
+    ]
+    if not trial:
+        compiled = partial(train, stage=finetune, batch_size=small, torch_compile=True)
+        listed.append((f"fine-tuning, batch {small}, torch_compile", compiled))
+    return listed
+
+
+class Run:
+    """What the measurements share, and what they found."""
+
+    def __init__(self, arguments: argparse.Namespace, rows: pd.DataFrame, backbones: tuple, folder: Path):
+        self.arguments, self.rows, self.backbones, self.folder = arguments, rows, backbones, folder
+        self.start = time.perf_counter()
+        self.seconds = rows["duration"].sum()
+        self.table: list[list[str]] = []
+        model, self.processor, data = self.build()
+        self.flops, self.operators = work_of_a_batch(model, STAGES[1], data, self.processor)
+
+    def build(self) -> tuple:
+        """Model with fresh weights, processor and data set."""
+        set_seed(0)
+        recipe = ModelRecipe(*self.backbones)
+        processor = build_processor(recipe, DataRecipe(), self.rows)
+        model = build_model(recipe, LABELS, self.rows)
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        return model, processor, EmotionDataset(self.rows, processor, model.config.label2id, ["audio", "text"])
+
+    def options(self, batch_size: int) -> dict[str, Any]:
+        """The section `trainer` of the recipe."""
+        options = {"per_device_train_batch_size": batch_size, "bf16": True, "report_to": "none", "logging_steps": 50}
+        options |= {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+        return options | {"dataloader_num_workers": 0 if self.arguments.trial else self.arguments.workers}
+
+    def record(self, name: str, epoch: str, seconds: float, shapes: Sequence[Shape] = (), trains: bool = False):
+        """Add a line, print it, and append it to the file of results."""
+        speed, padding, utilisation = self.seconds / seconds, "", ""
+        if shapes:
+            samples = sum(rows * length for rows, length, _ in shapes)
+            padding = f"{1 - self.seconds * SAMPLING_RATE / samples:.1%}" if samples else ""
+        if trains:
+            peak = next((value for key, value in PEAK.items() if key in hardware()), float("nan"))
+            utilisation = f"{speed * self.flops / peak:.1%}"
+        memory = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else float("nan")
+        distinct = str(len(set(shapes))) if shapes else ""
+        cells = [f"{speed:.0f}", f"{len(self.rows) / seconds:.0f}", distinct, padding, f"{memory:.1f}", utilisation]
+        self.table.append([name, epoch, *cells])
+        self.say(dict(zip(COLUMNS, self.table[-1], strict=True)))
+
+    def say(self, content: Any):
+        """Print and append at once: a run may be cut off."""
+        line = json.dumps({"after_s": round(time.perf_counter() - self.start, 1), "result": content})
+        print(line, flush=True)
+        with self.arguments.results.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def train(run: Run, name: str, stage: StageRecipe, batch_size: int, **options):
+    """Two epochs of a stage."""
+    model, processor, data = run.build()
+    clock = Clock(model)
+    recipe = Recipe(run_name="x", trainer=run.options(batch_size) | options)
     start = time.perf_counter()
-    clock = Clock()
-    train_stage(
-        Recipe(run_name="x", trainer=options), stage, 0, model, processor, data, data, folder / stage.name, [clock]
-    )
-    seconds = time.perf_counter() - start
-    audio = rows["duration"].sum()
-    steady = 0.9 * audio / clock.steady_seconds()
-    memory = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else float("nan")
-    peak = next((value for name, value in PEAK.items() if name in hardware()), float("nan"))
-    return [stage.name, f"{audio / seconds:.0f}", f"{steady:.0f}", f"{memory:.1f}", f"{steady * flops / peak:.1%}"]
+    train_stage(recipe, stage, 0, model, processor, data, data, run.folder / name.replace(" ", "-"), [clock])
+    run.say(f"{name}: first step after {clock.first - start:.1f} s, start-up and features included")
+    trains = "audio" in stage.learning_rate
+    for number, epoch in enumerate(("1, cold", "2, warm")):
+        run.record(name, epoch, clock.seconds[number], clock.shapes[number], trains)
+
+
+def features(run: Run, name: str):
+    """Features of both backbones, from an empty cache."""
+    model, _, data = run.build()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    precision = torch.bfloat16 if torch.cuda.is_available() else None
+    workers = run.options(1)["dataloader_num_workers"]
+    for modality in ("audio", "text"):
+        start = time.perf_counter()
+        use_cached_features(model.merhan, data, modality, device, precision, workers)
+        run.record(f"{name}, {modality}", "", time.perf_counter() - start)
+
+
+def evaluate(run: Run, name: str):
+    """Logits of all rows, twice."""
+    model, processor, data = run.build()
+    with as_in_training(run.options(1)):
+        for epoch in ("cold", "warm"):
+            start = time.perf_counter()
+            predict_logits(model.eval(), processor, data, 8 if run.arguments.trial else 64, quiet=True)
+            run.record(name, epoch, time.perf_counter() - start)
 
 
 class Clock(TrainerCallback):
-    """When each step ended."""
+    """How long each epoch took, and the shapes of its batches."""
 
-    def __init__(self):
-        self.ends: list[float] = []
+    def __init__(self, model: torch.nn.Module):
+        self.seconds: list[float] = []
+        self.shapes: list[list[Shape]] = []
+        self.first = 0.0
+        model.register_forward_pre_hook(self._note_shape, with_kwargs=True)
+
+    def _note_shape(self, module: torch.nn.Module, args: tuple, inputs: dict[str, torch.Tensor]):
+        sound, words = inputs.get("input_values"), inputs.get("input_ids")
+        if sound is not None and words is not None:
+            self.shapes[-1].append((*sound.shape[:2], words.shape[1]))
+        elif "audio_features" in inputs:
+            self.shapes[-1].append((len(inputs["labels"]), 0, inputs["audio_features"].shape[1]))
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.start = time.perf_counter()
+        self.shapes.append([])
 
     def on_step_end(self, args, state, control, **kwargs):
+        self.first = self.first or time.perf_counter()
+
+    def on_epoch_end(self, args, state, control, **kwargs):
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        self.ends.append(time.perf_counter())
-
-    def steady_seconds(self) -> float:
-        """Seconds of the last nine tenths of the steps."""
-        return self.ends[-1] - self.ends[len(self.ends) // 10]
+        self.seconds.append(time.perf_counter() - self.start)
 
 
-def flops_per_audio_second(model, stage: StageRecipe, data: EmotionDataset, processor) -> float:
-    """Forward and backward of one batch, counted by PyTorch, over its seconds of sound.
+class OperatorCounter(TorchDispatchMode):
+    """Counts the operators that are dispatched, each of which launches a kernel or more."""
 
-    Its rows are of like length, as in the bucketed batches of training: padding is work that nobody asked for.
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+def work_of_a_batch(model, stage: StageRecipe, data: EmotionDataset, processor) -> tuple[float, int]:
+    """FLOP per second of sound, and the number of operators, in forward and backward of a batch.
+
+    Its rows are of like length, as in the batches of training: padding is work that nobody asked for.
     """
     set_trainable(model, stage.learning_rate, stage.freeze_feature_encoder)
     middle = len(data) // 2
     rows = data.rows["duration"].argsort().tolist()[middle - 4 : middle + 4]
     batch = Collator(processor)([data[row] for row in rows])
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as flops:
         model.train()(**batch).loss.backward()
     model.zero_grad()
-    return counter.get_total_flops() / data.rows["duration"].iloc[rows].sum()
+    with OperatorCounter() as operators:
+        model(**batch).loss.backward()
+    model.zero_grad()
+    return flops.get_total_flops() / data.rows["duration"].iloc[rows].sum(), operators.count
 
 
 def utterances(arguments, folder: Path) -> pd.DataFrame:
     """Noise of the wanted durations, with made-up words."""
     rng = np.random.default_rng(0)
-    count = 96 if arguments.trial else arguments.utterances
+    count = 20 if arguments.trial else arguments.utterances
     if arguments.durations:
         table = pd.read_csv(arguments.durations)
         durations = table.loc[table["split"] == "train", "duration_s"].clip(0.5, 12).sample(count, random_state=0)
     else:
         durations = np.clip(rng.lognormal(0.9, 0.7, count), 0.5, 12)  # near MELD's: median 2.5 s
+    if arguments.trial:
+        durations = np.clip(durations, 0.5, 2)
     rows = []
     for number, seconds in enumerate(durations):
         path = folder / f"{number}.wav"
@@ -147,7 +268,10 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--durations", help="CSV with the columns split and duration_s (default: like MELD's)")
     parser.add_argument("--utterances", type=int, default=2000, help="how many (default: 2000)")
-    parser.add_argument("--batch_size", type=int, default=16, help="utterances per batch (default: 16)")
+    parser.add_argument("--seconds", type=float, default=240, help="start nothing after this time (default: 240)")
+    parser.add_argument(
+        "--results", type=Path, default=Path("gpu-training.jsonl"), help="file that results are added to"
+    )
     parser.add_argument("--workers", type=int, default=8, help="processes that load audio (default: 8)")
     parser.add_argument("--trial", action="store_true", help="run in small on any machine, and measure nothing")
     parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")

@@ -1,5 +1,7 @@
 """Faults of training that were found in use, each with the case that showed it."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,8 @@ from transformers import TrainingArguments
 
 from merhan.data.collator import Collator
 from merhan.data.dataset import EmotionDataset
+from merhan.errors import InputError
+from merhan.models.inference import machine_defaults
 from merhan.recipe.schema import AugmentationRecipe, Recipe, StageRecipe
 from merhan.training.stage import train_stage
 from merhan.training.trainer import MerhanTrainer, fill_rows
@@ -149,3 +153,21 @@ def test_the_keys_of_a_batch_do_not_depend_on_what_its_rows_have(trained_like, p
         masked = trained_like(**batches[1]).logits
         absent = trained_like(**{key: batches[1][key] for key in ("input_ids", "attention_mask")}).logits
     assert torch.allclose(masked, absent, atol=1e-5), "a masked modality is a missing one"
+
+
+def test_running_out_of_memory_names_the_batch_and_the_remedy(trained_like, processor, demo, tmp_path, monkeypatch):
+    data = dataset(demo, processor, 4)
+    monkeypatch.setattr(type(trained_like), "forward", Mock(side_effect=torch.OutOfMemoryError("CUDA")))
+    trainer = trainer_of(trained_like, processor, data, tmp_path / "a", per_device_train_batch_size=2)
+    with pytest.raises(InputError, match=r"input_values \(2, \d+\).*per_device_train_batch_size below 2"):
+        trainer.train()
+
+
+def test_the_machine_chooses_what_the_recipe_does_not_say(monkeypatch):
+    assert machine_defaults({}) == {}, "nothing without a GPU"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    assert machine_defaults({}) == {"dataloader_num_workers": 4, "bf16": True, "tf32": True}
+    assert machine_defaults({"bf16": False, "tf32": False, "dataloader_num_workers": 0}) == {}
+    assert machine_defaults({"fp16": True})["bf16"] is False and machine_defaults({"use_cpu": True}) == {}

@@ -1,6 +1,7 @@
 """Loading trained models, and computing logits for the rows of a data set."""
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -63,6 +64,21 @@ def load_stage_model(folder: Path, attention: str) -> MerhanForSequenceClassific
     return model
 
 
+def machine_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
+    """TrainingArguments that suit this machine, where a recipe's `trainer` does not set them; none without a GPU.
+
+    On a GPU: bf16 where it computes in it, tf32 for what stays in float32, and a loader worker for each core and
+    process, at most eight.
+    """
+    if not torch.cuda.is_available() or options.get("use_cpu"):
+        return {}
+    cores = (os.cpu_count() or 1) // PartialState().num_processes
+    defaults: dict[str, Any] = {"dataloader_num_workers": min(cores, 8)}
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        defaults |= {"bf16": not options.get("fp16"), "tf32": True}
+    return {name: value for name, value in defaults.items() if name not in options}
+
+
 class Speed(NamedTuple):
     """How logits are computed."""
 
@@ -80,6 +96,7 @@ def as_in_training(trainer: Mapping[str, Any]) -> Iterator[Speed]:
 
     Half precision only on a GPU, as in training.
     """
+    trainer = {**machine_defaults(trainer), **trainer}
     precision = None
     if PartialState().device.type == "cuda":
         precision = next((dtype for name, dtype in HALF_PRECISION.items() if trainer.get(name)), None)

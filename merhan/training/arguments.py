@@ -9,7 +9,7 @@ import torch
 from transformers import TrainingArguments
 
 from merhan.logs import get_logger, progress_is_visible
-from merhan.models.inference import HALF_PRECISION
+from merhan.models.inference import HALF_PRECISION, machine_defaults
 
 
 logger = get_logger(__name__)
@@ -36,7 +36,7 @@ DEFAULTS: dict[str, Any] = {
 def training_arguments(
     folder: Path, options: Mapping[str, Any], epochs: float, metric: str, seed: int
 ) -> TrainingArguments:
-    """Our defaults with the recipe's options on top.
+    """Our defaults, those of the machine, and the recipe's options on top.
 
     Half precision is switched off, with a warning, where there is no GPU, unless `use_cpu` is set.
 
@@ -47,7 +47,10 @@ def training_arguments(
         metric: validation metric that selects the best epoch.
         seed: seed of the stage.
     """
-    options = {"disable_tqdm": not progress_is_visible(), **DEFAULTS, **options}
+    chosen = machine_defaults(options)
+    if chosen:
+        logger.info(f"chosen for this machine: {', '.join(f'{name}={value}' for name, value in chosen.items())}")
+    options = {"disable_tqdm": not progress_is_visible(), **DEFAULTS, **chosen, **options}
     half_precision = [name for name in ("bf16", "fp16") if options.get(name)]
     if half_precision and not torch.cuda.is_available() and not options.get("use_cpu"):
         logger.warning(f"no GPU: training in float32 instead of {half_precision[0]}")

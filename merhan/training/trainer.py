@@ -100,6 +100,15 @@ class MerhanTrainer(Trainer):
             loss = loss * share
         return (loss, outputs) if return_outputs else loss
 
+    def training_step(self, model, inputs, *args, **kwargs) -> torch.Tensor:
+        """As Trainer's; running out of memory names the batch and the remedy."""
+        try:
+            return super().training_step(model, inputs, *args, **kwargs)
+        except torch.OutOfMemoryError:
+            if self.args.auto_find_batch_size:
+                raise
+            raise InputError(_out_of_memory(inputs, self._train_batch_size)) from None
+
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """The batches of an optimizer step. Trainer averages their losses, so that of a shorter one must count less."""
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
@@ -182,6 +191,17 @@ class _EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.order)
+
+
+def _out_of_memory(batch: Mapping[str, Any], batch_size: int) -> str:
+    """What the batch was, and what needs less memory. The longest batch of an epoch comes first."""
+    values = {name: tensor for name, tensor in batch.items() if torch.is_tensor(tensor) and not name.endswith("mask")}
+    shapes = [f"{name} {tuple(tensor.shape)}" for name, tensor in values.items()]
+    return (
+        f"The GPU ran out of memory on the longest batch ({', '.join(shapes)}): set "
+        f"trainer.per_device_train_batch_size below {batch_size} and gradient_accumulation_steps higher by as much, or "
+        f"trainer.activation_checkpointing: true, or a smaller data.max_seconds."
+    )
 
 
 def fill_rows(batch: Mapping[str, torch.Tensor], size: int) -> dict[str, Any]:
