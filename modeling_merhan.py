@@ -42,6 +42,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
+from transformers.audio_utils import mel_filter_bank
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
@@ -690,16 +691,15 @@ class MerhanAudioModel(PreTrainedModel):
             normalized=False,
             center=False,
         )
-        # Computed here in full precision, because buffers would be rounded to that of the weights.
-        with device:
-            filterbank = torchaudio.functional.melscale_fbanks(
-                half + 1, 20.0, config.sampling_rate / 2, config.num_mel_bins, config.sampling_rate
-            )
-            cosine = torchaudio.functional.create_dct(config.num_mfcc, config.num_mel_bins, "ortho")
-        frames = torch.log(power.transpose(1, 2) @ filterbank + 1e-6)
+        # Computed here in full precision, because buffers would be rounded to that of the weights; by NumPy, because
+        # torchaudio's function branches on values, which cannot be exported.
+        rate = config.sampling_rate
+        filterbank = mel_filter_bank(half + 1, config.num_mel_bins, 20.0, rate / 2, rate, mel_scale="htk")
+        frames = torch.log(power.transpose(1, 2) @ torch.tensor(filterbank, dtype=power.dtype, device=device) + 1e-6)
         # CODEPATH: feature_type is an option of the recipe; the MER-HAN paper used MFCC.
         if config.feature_type == "mfcc":
-            frames = frames @ cosine
+            cosine = torchaudio.functional.create_dct(config.num_mfcc, config.num_mel_bins, "ortho")
+            frames = frames @ cosine.to(device)
         mask = _length_mask(lengths, frames.shape[1])
         frames = _standardise(frames, mask)
         means = frames.sum(dim=1, keepdim=True) / mask.sum(dim=1)[:, None, None]

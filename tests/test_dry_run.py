@@ -6,13 +6,16 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from transformers import PreTrainedConfig
 
 import train_hf_e2e
 from merhan.api import train_on
 from merhan.errors import InputError
 from merhan.experiments.plan import read_experiment
+from merhan.models.tiny_backbones import AUDIO_FAMILIES, TEXT_FAMILIES, tiny_audio, tiny_text
 from merhan.recipe.loading import load_recipe
-from merhan.training.dry_run import check_without_data, dry_run
+from merhan.recipe.schema import BUILT_IN_BACKBONES
+from merhan.training.dry_run import check_available_data, check_without_data, dry_run
 
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -50,13 +53,48 @@ def test_every_experiment_is_of_recipes_that_are_checked(path):
         assert recipe != with_rows or not row.set, f"{row.set} changes nothing"
 
 
-def test_the_program_ends_with_one_line(monkeypatch, capsys):
+def test_the_program_says_what_it_tried_and_that_the_data_is_not_here(monkeypatch, capsys):
     words = ["--config", str(CONFIGS / "meld-text.yaml"), "--dry_run", "--set", "stages.1.epochs=1", "--run_name", "x"]
     monkeypatch.setattr(sys, "argv", ["train_hf_e2e.py", *words])
     train_hf_e2e.main()
-    (line,) = capsys.readouterr().out.splitlines()
+    line, data = capsys.readouterr().out.splitlines()
+    assert "the data was not checked" in data and "MERHAN_CORPORA" in data
     assert "x builds and trains" in line and "tiny bert" in line and "7 labels" in line
     assert "stages warmup (head), finetune (head, text)" in line
+
+
+def test_data_that_is_here_is_checked(elsewhere, demo):
+    source = str(Path(demo["audio"].iloc[0]).parent.parent)
+    recipe = CONFIGS / "quickstart.yaml"
+    here = [f"data.source={source}", "data.options={scale: 0.1}"]
+    first, *_ = check_available_data(recipe, here)
+    assert "rows (train" in first and "labels anger, calm, joy, sadness" in first
+    with pytest.raises(InputError, match="accept_leaks"):
+        check_available_data(recipe, [*here, "data.accept_leaks=[]"])
+    (absent,) = check_available_data(recipe, [f"data.source={elsewhere / 'nowhere'}"])
+    assert "the data was not checked" in absent and "nowhere is not on this machine" in absent
+
+
+AUDIO, TEXT = list(AUDIO_FAMILIES), list(TEXT_FAMILIES)
+# Each recipe over four families of either modality, in turn, so that every family is met by several recipes.
+OVER = [(path, 4 * number + turn) for number, path in enumerate(RECIPES) for turn in range(4)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("path", "number"), OVER, ids=lambda value: getattr(value, "stem", str(value)))
+def test_every_recipe_over_the_families(path, number, elsewhere, demo):
+    """A dry run of a checkpoint that is here builds its family; it is refused only for what a run is refused for."""
+    recipe = load_recipe(path, [*TINY, "data.source=null"])
+    folders = {
+        "audio": tiny_audio(AUDIO[number % len(AUDIO)]),
+        "text": tiny_text(demo["text"], TEXT[number % len(TEXT)]),
+    }
+    named = [name for name in folders if getattr(recipe.model, f"{name}_backbone") not in (None, *BUILT_IN_BACKBONES)]
+    line = dry_run(path, [*TINY, *(f"model.{name}_backbone={folders[name]}" for name in named)], train_on)
+    assert "builds and trains" in line
+    assert all(PreTrainedConfig.get_config_dict(folders[name])[0]["model_type"] in line for name in named), (
+        "it built what was named"
+    )
 
 
 @pytest.mark.parametrize(

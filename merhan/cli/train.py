@@ -4,7 +4,7 @@
     python train_hf_e2e.py --config configs/emodb.yaml --set data.source=/data/emodb --set data.fold=1
     accelerate launch --config_file configs/accelerate/multi_gpu.yaml train_hf_e2e.py --config configs/meld.yaml
     python train_hf_e2e.py --config configs/meld.yaml --resume     after an interruption, in any stage
-    python train_hf_e2e.py --config configs/meld.yaml --dry_run    check the recipe in seconds, without data or download
+    python train_hf_e2e.py --config configs/meld.yaml --dry_run    check recipe and data in seconds
 
 The result is outputs/<run_name>/: recipe.yaml (resolved), manifest.parquet, provenance.json, a folder per stage, model/
 (complete, ready to publish) and evaluation/<split>/ (predictions, metrics, plots, report).
@@ -34,12 +34,14 @@ def run(arguments: argparse.Namespace):
     """Run the command."""
     from merhan.api import train, train_on
     from merhan.recipe.loading import load_recipe
-    from merhan.training.dry_run import dry_run
+    from merhan.training.dry_run import check_available_data, dry_run
 
     changes = list(arguments.set)
     if arguments.run_name:
         changes.append(f"run_name={arguments.run_name}")
     if arguments.dry_run:
         print(dry_run(arguments.config, changes, train_on))
+        for sentence in check_available_data(arguments.config, changes):
+            print(f"  {sentence}")
         return
     train(load_recipe(arguments.config, changes), resume=arguments.resume, overwrite=arguments.overwrite)

@@ -21,7 +21,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from merhan.data.corpora.base import require_options
 from merhan.data.leaks import require_accepted_leaks
-from merhan.data.loading import Data
+from merhan.data.loading import Data, check_data
 from merhan.errors import InputError
 from merhan.logs import captured_messages
 from merhan.models.building import build_model, build_processor
@@ -78,6 +78,26 @@ def dry_run(path: str | Path, changes: Sequence[str], train: Callable[[Recipe, D
             stage = [message for message in messages if message.startswith("stage ")][-1:]
             raise InputError(f"{path}: {' '.join([*stage, 'ends with:', *str(error).split()])}") from error
     return _summary(path, recipe, model, labels, stages)
+
+
+def check_available_data(path: str | Path, changes: Sequence[str]) -> list[str]:
+    """Check the data of a recipe as far as it is on this machine; see [`check_data`].
+
+    Returns:
+        Sentences on what was checked, or on why nothing was.
+
+    Raises:
+        InputError: the data cannot be used.
+    """
+    try:
+        recipe = load_recipe(path, changes)
+    except InputError as error:  # its source is a variable that is not set here: the rest was loaded without it
+        return [f"the data was not checked: {error}"]
+    sources = recipe.data.source if isinstance(recipe.data.source, list) else [recipe.data.source]
+    absent = [str(source) for source in sources if source is None or not Path(source).exists()]
+    if absent:
+        return [f"the data was not checked: {absent[0]} is not on this machine"]
+    return check_data(recipe.data, recipe.model.modalities, recipe.model.backbones)
 
 
 def check_without_data(recipe: Recipe) -> list[str]:
