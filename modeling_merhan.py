@@ -32,7 +32,7 @@ This file is copied beside every checkpoint and loads alone: it imports nothing 
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
@@ -789,49 +789,6 @@ class MerhanPreTrainedModel(PreTrainedModel):
         self.config.custom_pipelines = dict.fromkeys(("emotion-recognition", task), pipeline)
         super().save_pretrained(save_directory, *args, **kwargs)
 
-    @classmethod
-    def from_backbones(
-        cls,
-        audio: str | PreTrainedConfig | None = None,
-        text: str | PreTrainedConfig | None = None,
-        audio_config: dict | None = None,
-        text_config: dict | None = None,
-        **config_fields,
-    ) -> "MerhanPreTrainedModel":
-        """Build a model over pretrained backbones, with a randomly initialised fusion and head.
-
-        Args:
-            audio: Hub id or local folder of a speech checkpoint. The head of one that has a head (`Wav2Vec2ForCTC`) is
-                left out; of a MER-HAN checkpoint the speech backbone is taken. A config gives a random backbone, `None`
-                a model of text alone.
-            text: the same for text.
-            audio_config, text_config: fields of the backbone's own config to change.
-            config_fields: any field of [`MerhanConfig`], as `id2label`.
-
-        Raises:
-            ValueError: names weights that the checkpoint lacks or that have no place in the backbone, or an unknown
-            field.
-        """
-        # A config accepts unknown fields, to read those of other versions; here they are typing errors.
-        unknown = set(config_fields) - {field.name for field in fields(MerhanConfig)} - {"num_labels"}
-        if unknown:
-            raise ValueError(f"MerhanConfig has no field {', '.join(sorted(unknown))}.")
-        audio_backbone, audio_source = _load_backbone(audio, audio_config, "audio")
-        text_backbone, text_source = _load_backbone(text, text_config, "text")
-        backbones = [backbone for backbone in (audio_backbone, text_backbone) if backbone is not None]
-        attention = [backbone.config._attn_implementation for backbone in backbones]
-        model = cls(
-            MerhanConfig(audio_config=audio_source, text_config=text_source, **config_fields),
-            audio_backbone,
-            text_backbone,
-        )
-        # A config that becomes part of another one loses its attention implementation, and without one, backbones that
-        # exist already would silently attend to padding. Those without sdpa (MPNet) keep the one that they had.
-        for backbone, implementation in zip(backbones, attention, strict=True):
-            backbone.config._attn_implementation_internal = implementation
-        model.set_attn_implementation(model.config._attn_implementation)
-        return model
-
 
 # Marks padded samples for `MerhanGroupNormConvLayer`; no decoded sound has it.
 _PADDING = -math.inf
@@ -871,8 +828,8 @@ class MerhanModel(MerhanPreTrainedModel):
         super().__init__(config)
         if not config.modalities:
             raise ValueError("MerhanConfig needs audio_config, text_config or both, and has neither.")
-        self.audio_backbone = audio_backbone or _build_backbone(config.audio_config)
-        self.text_backbone = text_backbone or _build_backbone(config.text_config)
+        self.audio_backbone = audio_backbone or build_backbone(config.audio_config)
+        self.text_backbone = text_backbone or build_backbone(config.text_config)
         layers: Any = getattr(getattr(self.audio_backbone, "feature_extractor", None), "conv_layers", None)
         # CODEPATH: encoders with layer norm do not normalise over time.
         self.marks_padding = bool(layers) and isinstance(getattr(layers[0], "layer_norm", None), nn.GroupNorm)
@@ -1166,75 +1123,23 @@ def concordance_loss(predictions: Tensor, targets: Tensor) -> Tensor:
     return ((1 - agreement) * usable).sum() / usable.sum().clamp(min=1)
 
 
-def _backbone_options(config: Any) -> dict:
+def backbone_options(config: Any) -> dict:
     """Build BERT-like models without their pooler: it would not be used, and DDP fails on unused parameters."""
     backbone_class: Any = AutoModel._model_mapping[type(config)]
     accepted = inspect.signature(backbone_class).parameters
     return {"add_pooling_layer": False} if "add_pooling_layer" in accepted else {}
 
 
-def _build_backbone(config: dict | PreTrainedConfig | None) -> Backbone:
+def build_backbone(config: dict | PreTrainedConfig | None) -> Backbone:
     """A backbone with random weights; None where features are stored or the modality is not read."""
     if config is None or isinstance(config, MerhanFeaturesConfig):
         return None
-    return _encoder_of(AutoModel.from_config(config, **_backbone_options(config)))
+    return encoder_of(AutoModel.from_config(config, **backbone_options(config)))
 
 
-def _encoder_of(model: Any) -> Backbone:
+def encoder_of(model: Any) -> Backbone:
     """The encoder of an encoder-decoder (Whisper, BART, T5); any other model as it is."""
     return model.get_encoder() if hasattr(model, "encoder") and hasattr(model, "decoder") else model
-
-
-def _load_backbone(
-    name: str | PreTrainedConfig | None, changes: dict | None, modality: str
-) -> tuple[Backbone, PreTrainedConfig | None]:
-    """The backbone of a checkpoint, or a random one of a config; and the config to build it again from."""
-    if name is None or isinstance(name, PreTrainedConfig):
-        return _build_backbone(name), name
-    if PreTrainedConfig.get_config_dict(name)[0].get("model_type") == MerhanConfig.model_type:
-        return _backbone_of_merhan(name, changes, modality)
-    config, unknown = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **(changes or {}))
-    if unknown:
-        raise ValueError(f"The config of {name!r} has no field {', '.join(unknown)}.")
-    for field_name in ("layerdrop", "encoder_layerdrop"):
-        if hasattr(config, field_name):
-            # LayerDrop leaves parameters without a gradient, on which DDP fails (speechbrain/speechbrain#701, #2340).
-            setattr(config, field_name, 0.0)
-    model, info = AutoModel.from_pretrained(
-        name, config=config, dtype=torch.float32, output_loading_info=True, **_backbone_options(config)
-    )
-    # Some keys may differ: the SpecAugment vector, used in training only (facebook/wav2vec2-base-960h lacks it),
-    # position ids, which are recomputed, and a head on top of the backbone.
-    missing = [key for key in info["missing_keys"] if not key.endswith("masked_spec_embed")]
-    own = {name for name, _ in model.named_children()} | {model.base_model_prefix}
-    unexpected = [key for key in info["unexpected_keys"] if key.split(".")[0] in own and "position_ids" not in key]
-    _require_matching_weights(name, missing, unexpected)
-    return _encoder_of(model), model.config
-
-
-def _backbone_of_merhan(name: str, changes: dict | None, modality: str) -> tuple[Backbone, PreTrainedConfig | None]:
-    """The backbone of a MER-HAN checkpoint, with the weights that it was trained to, and its config."""
-    if changes:
-        raise ValueError(f"The config of a backbone of {name!r} cannot be changed; leave out {', '.join(changes)}.")
-    model = MerhanModel.from_pretrained(name, dtype=torch.float32)
-    backbone = getattr(model, f"{modality}_backbone")
-    if backbone is None:
-        raise ValueError(f"The model {name!r} has no {modality} backbone.")
-    return backbone, getattr(model.config, f"{modality}_config")
-
-
-def _require_matching_weights(name: str, missing: list[str], unexpected: list[str]):
-    """Raise ValueError if a checkpoint lacks weights of the backbone or has others."""
-    keys = sorted(missing or unexpected)
-    if keys:
-        problem = "has weights without a place in the backbone"
-        if missing:
-            problem = "lacks weights, which would stay random"
-        more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
-        raise ValueError(
-            f"Checkpoint {name!r} {problem}: {', '.join(keys[:5])}{more}. Check that config.json and weights belong "
-            f"together."
-        )
 
 
 MerhanConfig.register_for_auto_class()

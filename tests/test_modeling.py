@@ -22,6 +22,7 @@ from transformers import (
     WavLMModel,
 )
 
+from merhan.models.backbones import from_backbones
 from modeling_merhan import (
     FUSIONS,
     POOLINGS,
@@ -516,10 +517,10 @@ def checkpoints(tmp_path_factory):
 def test_backbone_weights_arrive(audio, text, checkpoints, batch):
     if audio is None and text is None:
         with pytest.raises(ValueError, match="neither"):
-            MerhanModel.from_backbones()
+            from_backbones(MerhanModel)
         return
     names = {"audio": audio and str(checkpoints / audio), "text": text and str(checkpoints / text)}
-    model = MerhanForSequenceClassification.from_backbones(**names, hidden_size=16, num_labels=4).eval()
+    model = from_backbones(MerhanForSequenceClassification, **names, hidden_size=16, num_labels=4).eval()
     for part, name in names.items():
         if name:
             backbone = getattr(model.merhan, f"{part}_backbone")
@@ -536,7 +537,7 @@ def test_padding_does_not_reach_backbones_that_were_loaded(audio, row, checkpoin
     """Their attention implementation must survive the composite config: without one they would not be masked."""
     torch.manual_seed(0)
     source = audio_config("light") if audio == "light" else str(checkpoints / audio)
-    model = MerhanForSequenceClassification.from_backbones(source, str(checkpoints / "roberta"), hidden_size=16).eval()
+    model = from_backbones(MerhanForSequenceClassification, source, str(checkpoints / "roberta"), hidden_size=16).eval()
     for module in (model, model.merhan.audio_backbone, model.merhan.text_backbone):
         assert module.config._attn_implementation == "sdpa"
     with torch.no_grad():
@@ -558,7 +559,7 @@ def test_damaged_backbones_are_refused_by_key(damage, name, checkpoints, tmp_pat
         state[key] = torch.zeros(16, 16)
     model.save_pretrained(tmp_path, state_dict=state)
     with pytest.raises(ValueError, match=key.removeprefix(prefix).replace(".", r"\.")):
-        MerhanModel.from_backbones(audio=str(tmp_path))
+        from_backbones(MerhanModel, audio=str(tmp_path))
 
 
 def test_unknown_config_fields_are_refused_where_a_model_is_made(checkpoints):
@@ -566,11 +567,11 @@ def test_unknown_config_fields_are_refused_where_a_model_is_made(checkpoints):
         "a config itself takes any field: it may come from another version"
     )
     with pytest.raises(ValueError, match="no field hiden_size"):
-        MerhanModel.from_backbones(audio=str(checkpoints / "wav2vec2"), hiden_size=8)
+        from_backbones(MerhanModel, audio=str(checkpoints / "wav2vec2"), hiden_size=8)
 
 
 def test_backbone_config_changes_are_checked(checkpoints):
-    model = MerhanModel.from_backbones(audio=str(checkpoints / "wav2vec2"), audio_config={"mask_time_prob": 0.3})
+    model = from_backbones(MerhanModel, audio=str(checkpoints / "wav2vec2"), audio_config={"mask_time_prob": 0.3})
     assert model.audio_backbone.config.mask_time_prob == 0.3
     with pytest.raises(ValueError, match="mask_tiem_prob"):
-        MerhanModel.from_backbones(audio=str(checkpoints / "wav2vec2"), audio_config={"mask_tiem_prob": 0.3})
+        from_backbones(MerhanModel, audio=str(checkpoints / "wav2vec2"), audio_config={"mask_tiem_prob": 0.3})

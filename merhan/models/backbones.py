@@ -1,6 +1,7 @@
 """The backbones that a recipe names: where their weights, feature extractors and tokenizers come from."""
 
-from typing import Any
+from dataclasses import fields
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,8 +19,62 @@ from merhan.data.stored_features import feature_width
 from merhan.errors import InputError
 from merhan.models.tiny_backbones import tiny_audio, tiny_text
 from merhan.recipe.schema import ModelRecipe
-from modeling_merhan import MerhanAudioConfig, MerhanConfig, MerhanFeaturesConfig, MerhanForSequenceClassification
+from modeling_merhan import (
+    Backbone,
+    MerhanAudioConfig,
+    MerhanConfig,
+    MerhanFeaturesConfig,
+    MerhanForSequenceClassification,
+    MerhanModel,
+    MerhanPreTrainedModel,
+    backbone_options,
+    build_backbone,
+    encoder_of,
+)
 from processing_merhan import SAMPLING_RATE, MerhanProcessor
+
+
+Model = TypeVar("Model", bound=MerhanPreTrainedModel)
+
+
+def from_backbones(
+    model_class: type[Model],
+    audio: str | PreTrainedConfig | None = None,
+    text: str | PreTrainedConfig | None = None,
+    audio_config: dict | None = None,
+    text_config: dict | None = None,
+    **config_fields,
+) -> Model:
+    """Build a model over pretrained backbones, with a randomly initialised fusion and head.
+
+    Args:
+        model_class: `MerhanForSequenceClassification` or `MerhanModel`.
+        audio: Hub id or local folder of a speech checkpoint. The head of one that has a head (`Wav2Vec2ForCTC`) is left
+            out; of a MER-HAN checkpoint the speech backbone is taken. A config gives a random backbone, `None` a model
+            of text alone.
+        text: the same for text.
+        audio_config, text_config: fields of the backbone's own config to change.
+        config_fields: any field of [`MerhanConfig`], as `id2label`.
+
+    Raises:
+        ValueError: names weights that the checkpoint lacks or that have no place in the backbone, or an unknown field.
+    """
+    # A config accepts unknown fields, to read those of other versions; here they are typing errors.
+    unknown = set(config_fields) - {field.name for field in fields(MerhanConfig)} - {"num_labels"}
+    if unknown:
+        raise ValueError(f"MerhanConfig has no field {', '.join(sorted(unknown))}.")
+    audio_backbone, own_audio_config = _load_backbone(audio, audio_config, "audio")
+    text_backbone, own_text_config = _load_backbone(text, text_config, "text")
+    backbones = [backbone for backbone in (audio_backbone, text_backbone) if backbone is not None]
+    attention = [backbone.config._attn_implementation for backbone in backbones]
+    config = MerhanConfig(audio_config=own_audio_config, text_config=own_text_config, **config_fields)
+    model = model_class(config, audio_backbone, text_backbone)
+    # A config that becomes part of another one loses its attention implementation, and without one, backbones that
+    # exist already would silently attend to padding. Those without sdpa (MPNet) keep the one that they had.
+    for backbone, implementation in zip(backbones, attention, strict=True):
+        backbone.config._attn_implementation_internal = implementation
+    model.set_attn_implementation(model.config._attn_implementation)
+    return model
 
 
 def audio_source(recipe: ModelRecipe, train: pd.DataFrame) -> str | PreTrainedConfig | None:
@@ -91,6 +146,58 @@ def position_limit(config: PreTrainedConfig) -> int | None:
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             return limit - module.padding_idx - 1
     return limit
+
+
+def _load_backbone(
+    name: str | PreTrainedConfig | None, changes: dict | None, modality: str
+) -> tuple[Backbone, PreTrainedConfig | None]:
+    """The backbone of a checkpoint, or a random one of a config; and the config to build it again from."""
+    if name is None or isinstance(name, PreTrainedConfig):
+        return build_backbone(name), name
+    if PreTrainedConfig.get_config_dict(name)[0].get("model_type") == MerhanConfig.model_type:
+        return _backbone_of_merhan(name, changes, modality)
+    config, unknown = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **(changes or {}))
+    if unknown:
+        raise ValueError(f"The config of {name!r} has no field {', '.join(unknown)}.")
+    for field_name in ("layerdrop", "encoder_layerdrop"):
+        if hasattr(config, field_name):
+            # LayerDrop leaves parameters without a gradient, on which DDP fails (speechbrain/speechbrain#701, #2340).
+            setattr(config, field_name, 0.0)
+    model, info = AutoModel.from_pretrained(
+        name, config=config, dtype=torch.float32, output_loading_info=True, **backbone_options(config)
+    )
+    # Some keys may differ: the SpecAugment vector, used in training only (facebook/wav2vec2-base-960h lacks it),
+    # position ids, which are recomputed, and a head on top of the backbone.
+    missing = [key for key in info["missing_keys"] if not key.endswith("masked_spec_embed")]
+    own = {name for name, _ in model.named_children()} | {model.base_model_prefix}
+    unexpected = [key for key in info["unexpected_keys"] if key.split(".")[0] in own and "position_ids" not in key]
+    _require_matching_weights(name, missing, unexpected)
+    return encoder_of(model), model.config
+
+
+def _backbone_of_merhan(name: str, changes: dict | None, modality: str) -> tuple[Backbone, PreTrainedConfig | None]:
+    """The backbone of a MER-HAN checkpoint, with the weights that it was trained to, and its config."""
+    if changes:
+        raise ValueError(f"The config of a backbone of {name!r} cannot be changed; leave out {', '.join(changes)}.")
+    model = MerhanModel.from_pretrained(name, dtype=torch.float32)
+    backbone = getattr(model, f"{modality}_backbone")
+    if backbone is None:
+        raise ValueError(f"The model {name!r} has no {modality} backbone.")
+    return backbone, getattr(model.config, f"{modality}_config")
+
+
+def _require_matching_weights(name: str, missing: list[str], unexpected: list[str]):
+    """Raise ValueError if a checkpoint lacks weights of the backbone or has others."""
+    keys = sorted(missing or unexpected)
+    if keys:
+        problem = "has weights without a place in the backbone"
+        if missing:
+            problem = "lacks weights, which would stay random"
+        more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
+        raise ValueError(
+            f"Checkpoint {name!r} {problem}: {', '.join(keys[:5])}{more}. Check that config.json and weights belong "
+            f"together."
+        )
 
 
 def check_backbones(model: MerhanForSequenceClassification, processor: MerhanProcessor, recipe: ModelRecipe):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from merhan.errors import InputError
-from merhan.models.backbones import audio_source, load_feature_extractor, load_tokenizer, text_source
+from merhan.models.backbones import audio_source, from_backbones, load_feature_extractor, load_tokenizer, text_source
 from merhan.recipe.schema import DataRecipe, ModelRecipe
 from modeling_merhan import MerhanForSequenceClassification
 from processing_merhan import SAMPLING_RATE, MerhanProcessor
@@ -38,14 +38,14 @@ def build_model(recipe: ModelRecipe, labels: Sequence[str], train: pd.DataFrame)
     }
     with _named_errors(recipe):
         audio, text = audio_source(recipe, train), text_source(recipe, train)
-        model = MerhanForSequenceClassification.from_backbones(
+        model = from_backbones(
+            MerhanForSequenceClassification,
             audio,
             text,
             audio_config=recipe.audio_config if isinstance(audio, str) else None,
             text_config=recipe.text_config if isinstance(text, str) else None,
             **fields,
         )
-        model = cast(MerhanForSequenceClassification, model)
         model.set_attn_implementation(recipe.attn_implementation)
         if model.regressor is not None:
             # The head starts at the mean of its targets: far from it, the concordance loss has hardly any gradient.
