@@ -123,6 +123,7 @@ def evaluate(
     modalities: Sequence[str] = ("both",),
     output_dir: str | Path | None = None,
     batch_size: int = 16,
+    source: str | Path | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Evaluate a model, and write predictions, metrics, plots and reports.
 
@@ -134,11 +135,12 @@ def evaluate(
         modalities: what the model is given, one evaluation each: `both` (all that it reads), `audio`, `text`.
         output_dir: folder of the results; by default `evaluation/` of the run.
         batch_size: utterances per batch.
+        source: the folder where the recordings of the run are now, if they were moved.
 
     Returns:
         Evaluation, as `test, audio+text` -> the content of its `metrics.json`.
     """
-    model, processor, data, folder = open_evaluation(checkpoint, manifest, recipe, changes, split, output_dir)
+    model, processor, data, folder = open_evaluation(checkpoint, manifest, recipe, changes, split, output_dir, source)
     conditions = [None if name == "both" else name for name in modalities]
     with as_in_training(run_trainer(checkpoint)):
         return evaluate_conditions(model, processor, data, [split], conditions, folder, batch_size)

@@ -9,6 +9,7 @@ Each utterance gets one self-contained HTML page.
 import argparse
 from pathlib import Path
 
+from merhan.cli.options import add_moved_source_option
 from merhan.errors import InputError
 
 
@@ -23,19 +24,20 @@ def add_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--speaker", help="name of the speaker, for a model that was trained with names")
     parser.add_argument("--utterance", nargs="+", help="utterance_id of rows of the run's own data, instead of these")
     parser.add_argument("--split", default="test", help="split of those rows (default: test)")
+    add_moved_source_option(parser)
     parser.add_argument("--out", type=Path, default=Path("explained"), help="folder to write (default: explained)")
 
 
 def run(arguments: argparse.Namespace):
     """Run the command."""
     from merhan.evaluation.explanation import explain_file, explain_rows, require_raw_inputs
-    from merhan.evaluation.model_and_data import run_data
+    from merhan.evaluation.model_and_data import recorded_data
     from merhan.models.inference import load_checkpoint
 
     model, processor = load_checkpoint(arguments.checkpoint)
     require_raw_inputs(model, processor)
     if arguments.utterance:
-        data = run_data(arguments.checkpoint, model, processor, arguments.split)
+        data = recorded_data(arguments.checkpoint, arguments.split, arguments.source)
         pages = explain_rows(model, processor, data, arguments.utterance, arguments.out)
     elif arguments.audio or arguments.text:
         pages = [explain_file(model, processor, arguments.audio, arguments.text, arguments.speaker, arguments.out)]

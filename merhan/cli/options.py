@@ -23,9 +23,17 @@ def add_source_options(parser: argparse.ArgumentParser):
     source.add_argument("--manifest", help="manifest to evaluate on (Parquet, CSV or JSONL)")
     source.add_argument("--recipe", help="recipe whose data to evaluate on (default: the data of the run itself)")
     add_set_option(parser)
+    add_moved_source_option(parser)
     parser.add_argument("--split", default="test", help="train, validation, test or test-<name> (default: test)")
     parser.add_argument("--output_dir", help="folder to write (default: evaluation/ in the run's folder)")
     parser.add_argument("--batch_size", type=int, default=16, help="utterances per batch (default: 16)")
+
+
+def add_moved_source_option(parser: argparse.ArgumentParser):
+    """`--source FOLDER`."""
+    parser.add_argument(
+        "--source", help="folder where the recordings of the run are now, if they or the run were moved since"
+    )
 
 
 def open_evaluation_from(arguments: argparse.Namespace):
@@ -39,6 +47,7 @@ def open_evaluation_from(arguments: argparse.Namespace):
         changes=arguments.set,
         split=arguments.split,
         output_dir=arguments.output_dir,
+        source=arguments.source,
     )
 
 

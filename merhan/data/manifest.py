@@ -148,6 +148,29 @@ def with_absolute_paths(rows: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
     return map_paths(rows, lambda path: str(folder / path))
 
 
+def moved_paths(rows: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
+    """The rows with their files looked for below another folder, as after a corpus was moved: the longest end of the
+    first path that exists there tells which part of all paths the folder replaces.
+
+    Raises:
+        InputError: no end of the first path exists there, or the paths have different beginnings.
+    """
+    paths = [Path(path) for column in PATHS if column in rows for path in rows[column] if path]
+    if not paths:
+        return rows
+    parts = paths[0].parts
+    for number in range(len(parts)):
+        if Path(folder, *parts[number:]).is_file():
+            beginning = Path(*parts[:number])
+            break
+    else:
+        raise InputError(f"--source {folder}: holds neither {paths[0].name} nor any longer end of {paths[0]}.")
+    elsewhere = next((path for path in paths if beginning not in path.parents), None)
+    if elsewhere is not None:
+        raise InputError(f"--source {folder}: stands for {beginning}, and {elsewhere} is not in it; restore that file.")
+    return map_paths(rows, lambda path: str(Path(folder, Path(path).relative_to(beginning))))
+
+
 def map_paths(rows: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
     """The rows with a function applied to every path that is not empty."""
     columns = {}

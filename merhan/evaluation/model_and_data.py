@@ -4,10 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from merhan.data.leaks import known_leaks
 from merhan.data.loading import Data, load_data
+from merhan.data.manifest import moved_paths, normalise_columns, with_absolute_paths
 from merhan.data.provenance import read_provenance
-from merhan.errors import InputError
+from merhan.data.table_files import read_table
+from merhan.errors import InputError, did_you_mean
 from merhan.logs import get_logger
 from merhan.models.inference import load_checkpoint
 from merhan.recipe.loading import load_recipe, override_data
@@ -35,6 +39,7 @@ def open_evaluation(
     changes: Sequence[str] = (),
     split: str = "test",
     output_dir: str | Path | None = None,
+    source: str | Path | None = None,
 ) -> Evaluation:
     """Load a checkpoint and the data to evaluate it on, and log notes on rows left out and on leaks.
 
@@ -44,13 +49,18 @@ def open_evaluation(
         changes: `data.key=value` changes of the recipe.
         split: the split that will be evaluated.
         output_dir: folder of the results; by default `evaluation/` of the run, or a folder in `outputs/evaluation`.
+        source: the folder where the recordings of the run are now, if they were moved.
 
     Raises:
         InputError: there is no such checkpoint or data, or neither arguments nor checkpoint name the data.
     """
-    data_recipe = evaluation_data(checkpoint, manifest, recipe, changes)
-    model, processor = load_checkpoint(str(checkpoint))
-    data = load_data(data_recipe, model.config.modalities, processor.modalities, only=split)
+    if is_run_folder(checkpoint) and not (manifest or recipe or changes):
+        data = recorded_data(checkpoint, split, source)
+        model, processor = load_checkpoint(str(checkpoint))
+    else:
+        data_recipe = evaluation_data(checkpoint, manifest, recipe, changes)
+        model, processor = load_checkpoint(str(checkpoint))
+        data = load_data(data_recipe, model.config.modalities, processor.modalities, only=split)
     data.protocol["leaks"] = known_leaks(read_provenance(str(checkpoint)), data.rows)
     for note in [*data.notes, *(f"leak: {leak}" for leak in data.protocol["leaks"])]:
         logger.warning(f"note: {note}")
@@ -80,18 +90,40 @@ def evaluation_data(
     return load_recipe(recipe, changes).data
 
 
-def run_data(
-    checkpoint: str | Path, model: MerhanForSequenceClassification, processor: MerhanProcessor, split: str
-) -> Data:
-    """Load one split of the data that a run was trained with.
+def recorded_data(checkpoint: str | Path, split: str, source: str | Path | None = None) -> Data:
+    """The rows that a run recorded in its folder; the corpus is not read again.
+
+    Args:
+        checkpoint: the run's folder.
+        split: the split whose recordings must be there.
+        source: the folder where its recordings are now, if they were moved.
 
     Raises:
-        InputError: the checkpoint is not a run folder.
+        InputError: the checkpoint is not a run folder, has no such split, or a recording is not where it was.
     """
     if not is_run_folder(checkpoint):
         raise InputError(f"{checkpoint}: is not a run folder, so there is no data to find --utterance in.")
-    recipe = load_recipe(Path(checkpoint) / "recipe.yaml")
-    return load_data(recipe.data, model.config.modalities, processor.modalities, only=split)
+    folder = Path(checkpoint).resolve()
+    tables = [folder / name for name in ("manifest.parquet", "dialogues.parquet") if (folder / name).is_file()]
+    recorded = [with_absolute_paths(normalise_columns(read_table(path), str(path)), folder) for path in tables]
+    if source is not None:
+        recorded = [moved_paths(rows, source) for rows in recorded]
+    rows = recorded[0]
+    chosen = rows[rows["split"] == split]
+    if chosen.empty:
+        names = sorted(rows["split"].unique())
+        raise InputError(f"{tables[0]}: there are no rows of the split {split!r}{did_you_mean(split, names)}")
+    _require_recordings(chosen, checkpoint)
+    return Data(rows, recorded[-1], dict(read_provenance(str(checkpoint)).get("protocol", {})), [], [])
+
+
+def _require_recordings(rows: pd.DataFrame, checkpoint: str | Path):
+    missing = [path for path in rows["audio"] if path and not Path(path).is_file()]
+    if missing:
+        raise InputError(
+            f"{checkpoint}: {missing[0]}: no such recording, as {len(missing)} of {(rows['audio'] != '').sum()}; say "
+            f"where they are now with --source."
+        )
 
 
 def default_folder(checkpoint: str | Path, source: str | Path | None = None) -> Path:

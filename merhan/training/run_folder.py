@@ -101,6 +101,8 @@ def _create_run_folder(folder: Path, recipe: Recipe, data: Data, overwrite: bool
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         write_manifest(data.rows, temporary / "manifest.parquet")
+        if recipe.data.context_turns:  # turns without a label are context, too
+            write_manifest(data.dialogues, temporary / "dialogues.parquet")
         write_json(temporary / "provenance.json", provenance(recipe, data.rows, data.protocol))
         write_text(temporary / "command.txt", shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]) + "\n")
         save_recipe(recipe, temporary / "recipe.yaml")

@@ -1,0 +1,81 @@
+"""A run stands on its own: from any working folder, and moved apart from its recordings."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from merhan import api
+from merhan.cli import main as cli
+from merhan.errors import InputError
+
+
+RECIPE = """
+run_name: small
+output_dir: outputs
+data: {corpus: demo, source: corpus, options: {scale: 0.1}, accept_leaks: [text], max_seconds: 2}
+model: {audio_backbone: light, text_backbone: tiny, config: {hidden_size: 16, intermediate_size: 16}}
+stages: [{name: warmup, epochs: 1, learning_rate: {head: 1.0e-3, audio: 1.0e-3}}]
+trainer: {report_to: none, load_best_model_at_end: false}
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, cache) -> Path:
+    """A folder with a corpus and a finished run."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        (folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+        api.train("recipe.yaml")
+    return folder
+
+
+@pytest.fixture
+def elsewhere(trained, tmp_path, monkeypatch) -> Path:
+    """Another machine: the run and the recordings, each in another place."""
+    shutil.copytree(trained / "outputs" / "small", tmp_path / "run")
+    shutil.copytree(trained / "corpus", tmp_path / "data" / "recordings")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def metrics_of(run: Path) -> dict:
+    return json.loads((run / "evaluation" / "test" / "metrics.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("option", [[], ["--source", "data/recordings"], ["--source", "data"]])
+def test_a_moved_run_is_evaluated_where_it_is(option, elsewhere, trained):
+    expected = metrics_of(elsewhere / "run")
+    shutil.rmtree(elsewhere / "run" / "evaluation")
+    if not option:  # from another folder, with the recordings where they were
+        shutil.rmtree(elsewhere / "run")
+        shutil.copytree(trained / "outputs" / "small", trained / "outputs" / "copy", dirs_exist_ok=True)
+        cli.main(["evaluate", "--checkpoint", str(trained / "outputs" / "copy")])
+        assert metrics_of(trained / "outputs" / "copy")["uar"] == expected["uar"]
+        return
+    if option[1] == "data":  # any folder above them
+        (elsewhere / "data" / "recordings").rename(elsewhere / "data" / "corpus")
+    cli.main(["evaluate", "--checkpoint", "run", *option])
+    found = metrics_of(elsewhere / "run")
+    for name in ("uar", "n", "calibration", "confusion_matrix", "protocol"):
+        assert found[name] == expected[name], name
+
+
+def test_recordings_that_are_not_found_are_named_with_the_remedy(elsewhere):
+    with pytest.raises(InputError, match=r"run: .*\.wav: no such recording, as \d+ of \d+; say .* --source"):
+        api.evaluate("run")
+    with pytest.raises(InputError, match="--source run: holds neither"):
+        api.evaluate("run", source="run")
+    with pytest.raises(InputError, match="no rows of the split 'tst'; did you mean 'test'"):
+        api.evaluate("run", split="tst")
+
+
+def test_a_moved_run_explains_its_utterances_and_reads_no_corpus(elsewhere, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise AssertionError("the corpus is read again")
+
+    monkeypatch.setattr("merhan.data.loading.read_corpus", refuse)
+    cli.main(["explain", "run", "--utterance", "demo-test-02-joy-00", "--source", "data/recordings"])
+    assert "demo-test-02-joy-00.html" in capsys.readouterr().out
