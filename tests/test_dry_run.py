@@ -90,7 +90,10 @@ def test_every_recipe_over_the_families(path, number, elsewhere, demo):
         "text": tiny_text(demo["text"], TEXT[number % len(TEXT)]),
     }
     named = [name for name in folders if getattr(recipe.model, f"{name}_backbone") not in (None, *BUILT_IN_BACKBONES)]
-    line = dry_run(path, [*TINY, *(f"model.{name}_backbone={folders[name]}" for name in named)], train_on)
+    changes = [*TINY, *(f"model.{name}_backbone={folders[name]}" for name in named)]
+    if recipe.model.adapters:  # names modules of one family
+        changes.append("model.adapters={audio: {r: 2}, text: {r: 2}}")
+    line = dry_run(path, changes, train_on)
     assert "builds and trains" in line
     assert all(PreTrainedConfig.get_config_dict(folders[name])[0]["model_type"] in line for name in named), (
         "it built what was named"
