@@ -25,6 +25,7 @@ LAYERS = (
     "errors",
     "names",
     "files",
+    "content_hashes",
     "logs",
     "metrics",
     "reporting",

@@ -96,6 +96,16 @@ def _described_holder(holder: Path) -> str:
         return "another process"
 
 
+def remove_folder(folder: Path):
+    """Remove a folder, if it is there: renamed first, so that no half of it is ever seen."""
+    if not folder.is_dir():
+        return
+    removed = folder.with_name(f".{folder.name}.{os.getpid()}.removed")
+    shutil.rmtree(removed, ignore_errors=True)
+    folder.rename(removed)
+    shutil.rmtree(removed)
+
+
 def _remove(path: Path):
     if path.is_dir():
         shutil.rmtree(path)
@@ -107,6 +117,26 @@ def write_text(path: str | Path, text: str):
     """Write a UTF-8 text file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: str | Path, remedy: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        remedy: ends the error message, as `evaluate again`.
+
+    Raises:
+        InputError: the file is missing, cannot be read, is not JSON or no object.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}.") from None
+    except ValueError:
+        raise InputError(f"{path}: is damaged, it is not JSON; {remedy}.") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: is damaged, it holds no JSON object; {remedy}.")
+    return content
 
 
 def write_json(path: str | Path, content: Any):

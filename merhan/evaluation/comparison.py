@@ -4,7 +4,6 @@ Intervals and tests resample clusters (dialogues or speakers, as the intervals o
 the rows of one speaker are correlated, for both systems.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -15,7 +14,7 @@ import pandas as pd
 from scipy.stats import binomtest, bootstrap, permutation_test
 
 from merhan.errors import InputError
-from merhan.evaluation.prediction_table import cluster_column
+from merhan.evaluation.prediction_table import cluster_column, read_metrics, read_predictions
 from merhan.metrics.classification import counts_by_cluster, resampled_scores
 from merhan.metrics.intervals import FEWEST_CLUSTERS, confidence_level
 from merhan.names import SCORE_TITLES, SCORES
@@ -59,22 +58,11 @@ def read_system(path: str | Path, split: str = "test") -> System:
     file = next((candidate for candidate in candidates if candidate.is_file()), None)
     if file is None:
         raise InputError(f"{path}: holds no predictions of the {split} split; make them with evaluate_hf_e2e.py.")
-    predictions = _read_predictions(file)
-    metrics, protocol = file.with_name("metrics.json"), {}
-    if metrics.is_file():
-        protocol = json.loads(metrics.read_text(encoding="utf-8"))["protocol"]
+    predictions = read_predictions(file)
+    protocol = {}
+    if file != path or file.with_name("metrics.json").is_file():
+        protocol = read_metrics(file.parent)["protocol"]
     return System(str(path), predictions.sort_values("utterance_id", ignore_index=True), protocol)
-
-
-def _read_predictions(file: Path) -> pd.DataFrame:
-    try:
-        predictions = pd.read_parquet(file)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: cannot be read as Parquet ({str(error).splitlines()[0]}).") from None
-    missing = {"utterance_id", "label", "prediction"} - set(predictions)
-    if missing:
-        raise InputError(f"{file}: has no column {', '.join(sorted(missing))}; is it a prediction file?")
-    return predictions
 
 
 def compare(systems: Sequence[System], resamples: int = 5000, seed: int = 0) -> list[Difference]:

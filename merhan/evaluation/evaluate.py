@@ -1,7 +1,6 @@
 """Evaluation of a model on the splits of a corpus: predictions, metrics, plots and reports."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,14 +10,16 @@ import numpy as np
 import pandas as pd
 from accelerate import PartialState
 
+from merhan.content_hashes import FILE, write_hashes
 from merhan.data.dataset import EmotionDataset
 from merhan.data.loading import Data, keep_readable
 from merhan.data.votes import has_votes, vote_shares
 from merhan.errors import InputError
-from merhan.evaluation.prediction_table import prediction_table, score_dimensions, score_predictions
+from merhan.evaluation.prediction_table import prediction_table, read_metrics, score_dimensions, score_predictions
 from merhan.evaluation.report import write_page, write_report
 from merhan.evaluation.run_description import ModelSource, describe_model, model_source
-from merhan.files import atomic_path, write_json
+from merhan.files import atomic_path, remove_folder, write_json
+from merhan.logs import get_logger
 from merhan.metrics.annotations import vote_scores
 from merhan.metrics.calibration import calibration_scores, risk_coverage
 from merhan.models.inference import label_ids, predict_logits, weights_digest
@@ -28,6 +29,12 @@ from merhan.recipe.checks import require_folder_name
 from merhan.reporting.matplotlib_plots import plot_confusion_matrix, plot_reliability
 from modeling_merhan import MerhanForSequenceClassification
 from processing_merhan import MerhanProcessor
+
+
+logger = get_logger(__name__)
+
+# What the folder of an evaluation holds.
+FILES = ("predictions.parquet", "metrics.json", "confusion.png", "reliability.png", "report.html", "report.md", FILE)
 
 
 def evaluate_conditions(
@@ -83,9 +90,10 @@ def evaluate_split(
     name = folder_name(split, condition)
     content_hash = _content_hash(model, processor, data, rows, [condition, corruption])
     if reuse:
-        saved = _saved_metrics(folder / name / "metrics.json")
+        saved = _saved_metrics(folder / name)
         if saved.get("content_hash") == content_hash:
             return saved
+    _require_replaceable(folder / name)
     dataset = EmotionDataset(rows, processor, label_ids(model), modalities, data.dialogues, **corruption)
     outputs = predict_logits(model, processor, dataset, batch_size, quiet=reuse)
     temperatures = row_temperatures(model, processor, rows, modalities)
@@ -203,15 +211,33 @@ def _compute_metrics(
 def _write_results(
     folder: Path, metrics: dict[str, Any], predictions: pd.DataFrame, rows: pd.DataFrame, source: ModelSource
 ):
-    """Write all files of an evaluation, `metrics.json` last because it marks the folder as complete."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / "predictions.parquet") as temporary:
-        predictions.to_parquet(temporary, index=False)
-    plot_confusion_matrix(metrics, folder / "confusion.png")
-    plot_reliability(metrics, folder / "reliability.png")
-    write_report(metrics, source.name, folder / "report.md")
-    write_page(metrics, predictions, rows, source, folder / "report.html")
-    write_json(folder / "metrics.json", metrics)
+    """Write all files of an evaluation into a new folder, which then takes the place of an earlier one."""
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        predictions.to_parquet(temporary / "predictions.parquet", index=False)
+        plot_confusion_matrix(metrics, temporary / "confusion.png")
+        plot_reliability(metrics, temporary / "reliability.png")
+        write_report(metrics, source.name, temporary / "report.md")
+        write_page(metrics, predictions, rows, source, temporary / "report.html")
+        write_json(temporary / "metrics.json", metrics)
+        write_hashes(temporary)
+        remove_folder(folder)
+
+
+def _require_replaceable(folder: Path):
+    """Check that a folder has no files but those of an evaluation, because it is replaced as a whole.
+
+    Raises:
+        InputError: names one of them.
+    """
+    if not folder.is_dir():
+        return
+    foreign = sorted(path for path in folder.iterdir() if path.name not in FILES and not path.name.startswith("."))
+    if foreign:
+        raise InputError(
+            f"{foreign[0]}: is not of an evaluation, whose folder would be replaced; move it, or choose another "
+            f"--output_dir."
+        )
 
 
 def _content_hash(
@@ -234,11 +260,16 @@ def _content_hash(
     return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
 
 
-def _saved_metrics(path: Path) -> dict[str, Any]:
-    """Content of a `metrics.json`; empty if there is none, or if an older version wrote it without a description."""
-    if not path.is_file():
+def _saved_metrics(folder: Path) -> dict[str, Any]:
+    """Content of the `metrics.json` of an evaluation; empty if there is none that is whole, or if an older version
+    wrote it without a description."""
+    if not (folder / "metrics.json").is_file():
         return {}
-    metrics = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        metrics = read_metrics(folder)
+    except InputError as error:
+        logger.warning(f"note: computed again: {error}")
+        return {}
     if "date" not in metrics:
         return {}
     return metrics

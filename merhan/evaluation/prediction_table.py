@@ -1,11 +1,16 @@
 """From predictions to scores: overall, by group, and of each dimension."""
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from merhan.content_hashes import require_intact
+from merhan.errors import InputError
+from merhan.files import read_json
 from merhan.metrics.annotations import dimension_scores
 from merhan.metrics.classification import EmotionMetrics, classification_scores
 from merhan.metrics.intervals import bootstrap_intervals
@@ -22,6 +27,43 @@ DURATION_BOUNDS = (-1.0, 1.0, 2.0, 4.0, 8.0, float("inf"))  # seconds
 DURATION_NAMES = ("under 1 s", "1 to 2 s", "2 to 4 s", "4 to 8 s", "over 8 s")
 
 FEWEST_ROWS = 10  # smaller groups are listed last, because their scores are noisy
+
+_REMEDY = "evaluate again"
+
+
+def read_predictions(file: Path) -> pd.DataFrame:
+    """Read the `predictions.parquet` of an evaluation, or a file like it.
+
+    Raises:
+        InputError: it or `metrics.json` is damaged, or is not of this evaluation, or a column is missing.
+    """
+    require_intact(file.parent, _REMEDY)
+    try:
+        predictions = pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: cannot be read as Parquet ({str(error).splitlines()[0]}); {_REMEDY}.") from None
+    missing = {"utterance_id", "label", "prediction"} - set(predictions)
+    if missing:
+        raise InputError(f"{file}: has no column {', '.join(sorted(missing))}; is it a prediction file?")
+    return predictions
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """Read `metrics.json` of an evaluation.
+
+    Raises:
+        InputError: it is missing or damaged, or does not belong to the predictions beside it.
+    """
+    require_intact(folder, _REMEDY)
+    metrics = read_json(folder / "metrics.json", _REMEDY)
+    predictions = read_predictions(folder / "predictions.parquet")
+    recall = (predictions["prediction"] == predictions["label"]).mean()
+    if "war" in metrics and not math.isclose(metrics["war"], recall, abs_tol=1e-9):  # of a version without hashes
+        raise InputError(
+            f"{folder}: metrics.json and predictions.parquet are of different evaluations (WAR {metrics['war']:g} and "
+            f"{recall:g}); {_REMEDY}."
+        )
+    return metrics
 
 
 def prediction_table(

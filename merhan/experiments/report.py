@@ -1,6 +1,5 @@
 """The report of an experiment: scores over folds and seeds, and paired tests."""
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +17,7 @@ from merhan.evaluation.comparison import (
     format_p_value,
     require_comparable,
 )
-from merhan.evaluation.prediction_table import score_predictions
+from merhan.evaluation.prediction_table import read_metrics, read_predictions, score_predictions
 from merhan.evaluation.run_description import format_date, protocol_text
 from merhan.experiments.plan import Experiment, Run, is_finished, predictions_file
 from merhan.files import write_text
@@ -111,8 +110,8 @@ def collect_result(name: str, runs: Sequence[Run], condition: str | None) -> Res
         condition: of the row.
     """
     files = [predictions_file(run, condition) for run in runs]
-    metrics = [json.loads(file.with_name("metrics.json").read_text(encoding="utf-8")) for file in files]
-    tables = [pd.read_parquet(file).assign(run=number) for number, file in enumerate(files)]
+    metrics = [read_metrics(file.parent) for file in files]
+    tables = [read_predictions(file).assign(run=number) for number, file in enumerate(files)]
     # Sorted by utterance, then by run, so that the rows of two systems with the same folds and seeds are aligned.
     rows = pd.concat(tables, ignore_index=True).sort_values(["utterance_id", "run"], ignore_index=True)
     labels = sorted({label for run_metrics in metrics for label in run_metrics["labels"]})

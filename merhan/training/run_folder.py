@@ -1,7 +1,6 @@
 """The folder of a run: created whole, or resumed if recipe and data are the same."""
 
 import shlex
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,7 +14,7 @@ from merhan.data.loading import Data
 from merhan.data.manifest import write_manifest
 from merhan.data.provenance import provenance, read_provenance, rows_hash
 from merhan.errors import InputError
-from merhan.files import atomic_path, locked, write_json, write_text
+from merhan.files import atomic_path, locked, remove_folder, write_json, write_text
 from merhan.recipe.loading import save_recipe
 from merhan.recipe.schema import Recipe
 from merhan.training.arguments import training_arguments
@@ -93,11 +92,8 @@ def open_run_folder(recipe: Recipe, data: Data, resume: bool = False, overwrite:
 
 def _create_run_folder(folder: Path, recipe: Recipe, data: Data, overwrite: bool):
     """Create the folder atomically, so that a process that is killed here leaves none."""
-    if overwrite and folder.is_dir():
-        removed = folder.with_name(f".{folder.name}.removed")
-        shutil.rmtree(removed, ignore_errors=True)
-        folder.rename(removed)
-        shutil.rmtree(removed)
+    if overwrite:
+        remove_folder(folder)
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         write_manifest(data.rows, temporary / "manifest.parquet")
