@@ -106,6 +106,28 @@ def remove_folder(folder: Path):
     shutil.rmtree(removed)
 
 
+def require_writable(path: str | Path, kind: str, where: str):
+    """Check, without writing anything, that a file or folder can be written.
+
+    Args:
+        kind: `file` or `folder`.
+        where: option or key and its value, for the error message.
+
+    Raises:
+        InputError: the path is empty or of the other kind, lies in a file, or may not be written.
+    """
+    path = Path(path).expanduser().absolute()
+    if not where.strip():
+        raise InputError(f"the path of a {kind} to write is empty; name one.")
+    if path.exists() and path.is_dir() != (kind == "folder"):
+        raise InputError(f"{where}: is no {kind}; choose another path.")
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    if existing != path and not existing.is_dir():
+        raise InputError(f"{where}: {existing} is a file, nothing can be written in it; choose another path.")
+    if not os.access(existing, os.W_OK):
+        raise InputError(f"{where}: there are no rights to write to {existing}; choose another path.")
+
+
 def _remove(path: Path):
     if path.is_dir():
         shutil.rmtree(path)

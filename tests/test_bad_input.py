@@ -126,7 +126,7 @@ def edit(folder):
             "data.max_seconds is 0.2, out of its range; it must be at least data.min_s",
         ),
         ("stages.0.epochs=-1", "stages[0].epochs is -1.0, out of its range; it must be above 0"),
-        ("trainer.per_device_train_batch_size=0", "must be at least 1"),
+        ("trainer.per_device_train_batch_size=0", "must be a whole number, at least 1"),
         ("trainer.lr_scheduler_type=cosin", "trainer, in stage warmup: cosin is not a valid SchedulerType"),
         ("data.fold=1", "has no folds; leave data.fold at 0"),
         ("model.audio_config.num_mel_bins=abc", "num_mel_bins"),

@@ -6,7 +6,9 @@ Speakers (or dialogues) are resampled, never single rows, and p-values are corre
 """
 
 import argparse
-from pathlib import Path
+
+from merhan.cli.options import Number, OutputPath
+from merhan.recipe.ranges import LARGEST_SEED
 
 
 HELP = "compare systems on the same rows: differences, intervals and paired tests"
@@ -16,9 +18,16 @@ def add_arguments(parser: argparse.ArgumentParser):
     """Declare the options of the command."""
     parser.add_argument("predictions", nargs="+", help="runs, evaluation folders, or predictions.parquet files")
     parser.add_argument("--split", default="test", help="split of the runs (default: test)")
-    parser.add_argument("--resamples", type=int, default=5000, help="bootstrap and permutation draws (default: 5000)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of these draws (default: 0)")
-    parser.add_argument("--json", type=Path, help="also write the differences as JSON")
+    parser.add_argument(
+        "--resamples",
+        type=Number(int, minimum=1, maximum=1e6),
+        default=5000,
+        help="bootstrap and permutation draws (default: 5000)",
+    )
+    parser.add_argument(
+        "--seed", type=Number(int, minimum=0, maximum=LARGEST_SEED), default=0, help="seed of these draws (default: 0)"
+    )
+    parser.add_argument("--json", type=OutputPath("file"), help="also write the differences as JSON")
 
 
 def run(arguments: argparse.Namespace):

@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from merhan.cli.options import add_label_options, add_reader_options, label_options, reader_options
+from merhan.cli.options import OutputPath, add_label_options, add_reader_options, label_options, reader_options
 from merhan.data.corpora import CORPORA
 from merhan.errors import InputError
 
@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--corpus", choices=CORPORA, help="read the folder as this corpus, with its labels and words")
     add_label_options(parser)
     add_reader_options(parser)
-    parser.add_argument("--json", type=Path, help="also write the diagnosis as JSON")
-    parser.add_argument("--html", type=Path, help="also write the diagnosis as a page with plots")
+    parser.add_argument("--json", type=OutputPath("file"), help="also write the diagnosis as JSON")
+    parser.add_argument("--html", type=OutputPath("file"), help="also write the diagnosis as a page with plots")
 
 
 def run(arguments: argparse.Namespace):

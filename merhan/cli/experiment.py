@@ -9,6 +9,8 @@ Finished runs are kept and interrupted ones are resumed. Exit code 1 if a run fa
 import argparse
 import sys
 
+from merhan.cli.options import Number
+
 
 HELP = "train recipes x folds x seeds and compare them in one table; resumable; exit code 1 if a run failed"
 
@@ -17,7 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser):
     """Declare the options of the command."""
     parser.add_argument("file", help="experiment, a YAML file; configs/experiments has examples")
     parser.add_argument(
-        "--jobs", type=int, default=1, help="runs at a time; they share the cores unless OMP_NUM_THREADS is set"
+        "--jobs",
+        type=Number(int, minimum=1, maximum=1024),
+        default=1,
+        help="runs at a time; they share the cores unless OMP_NUM_THREADS is set",
     )
     parser.add_argument("--launcher", help="command that starts each run, as 'accelerate launch' (default: python)")
     parser.add_argument("--dry_run", action="store_true", help="only try every row on tiny stand-ins")

@@ -9,7 +9,7 @@ Each utterance gets one self-contained HTML page.
 import argparse
 from pathlib import Path
 
-from merhan.cli.options import add_moved_source_option
+from merhan.cli.options import OutputPath, add_moved_source_option
 from merhan.errors import InputError
 
 
@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--utterance", nargs="+", help="utterance_id of rows of the run's own data, instead of these")
     parser.add_argument("--split", default="test", help="split of those rows (default: test)")
     add_moved_source_option(parser)
-    parser.add_argument("--out", type=Path, default=Path("explained"), help="folder to write (default: explained)")
+    parser.add_argument(
+        "--out", type=OutputPath("folder"), default=Path("explained"), help="folder to write (default: explained)"
+    )
 
 
 def run(arguments: argparse.Namespace):

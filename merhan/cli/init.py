@@ -10,6 +10,8 @@ you can correct; the columns of a table are guessed from their content and names
 import argparse
 from pathlib import Path
 
+from merhan.cli.options import OutputPath
+
 
 HELP = "look at a folder or a table, and write a commented recipe for it"
 
@@ -17,7 +19,9 @@ HELP = "look at a folder or a table, and write a commented recipe for it"
 def add_arguments(parser: argparse.ArgumentParser):
     """Declare the options of the command."""
     parser.add_argument("source", help="a folder of recordings, or a CSV, TSV, JSONL, Parquet or .xlsx table")
-    parser.add_argument("--out", type=Path, help="recipe to write (default: the name of the source with .yaml)")
+    parser.add_argument(
+        "--out", type=OutputPath("file"), help="recipe to write (default: the name of the source with .yaml)"
+    )
 
 
 def run(arguments: argparse.Namespace):

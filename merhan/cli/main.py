@@ -9,6 +9,7 @@ from importlib import import_module
 from types import ModuleType
 
 from merhan.cli.console import exits_cleanly
+from merhan.cli.options import Parser
 
 
 COMMANDS = (
@@ -36,14 +37,14 @@ def main(words: Sequence[str] | None = None):
 @exits_cleanly
 def run_program(command: ModuleType):
     """Run one command as a program of its own, as `train_hf_e2e.py` does."""
-    parser = argparse.ArgumentParser(description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_arguments(parser)
     command.run(parser.parse_args())
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser with all subcommands."""
-    parser = argparse.ArgumentParser(prog="merhan", description="Emotion recognition from speech and its words.")
+    parser = Parser(prog="merhan", description="Emotion recognition from speech and its words.")
     subparsers = parser.add_subparsers(required=True, metavar="command")
     for name in COMMANDS:
         command = import_module(f"merhan.cli.{name}")

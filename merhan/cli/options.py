@@ -1,9 +1,60 @@
 """Options that several commands share, and how they become arguments of functions."""
 
 import argparse
+import math
+from pathlib import Path
 from typing import Any, cast
 
 from merhan.errors import InputError
+from merhan.recipe.ranges import describe_bounds, is_within
+
+
+class Number:
+    """The type of an option that takes a number in a range, in the form of [`merhan.recipe.ranges`]."""
+
+    kind = "number"
+
+    def __init__(self, parse: type[int] | type[float], **bounds: float):
+        self.parse = parse
+        self.bounds = bounds
+
+    def __call__(self, text: str) -> float:
+        try:
+            number = self.parse(text)
+        except ValueError:
+            number = math.nan
+        if not is_within(number, self.bounds):
+            noun = "a whole number" if self.parse is int else "a number"
+            raise argparse.ArgumentTypeError(f"is {text!r}; it must be {noun}, {describe_bounds(self.bounds)}")
+        return number
+
+
+class OutputPath:
+    """The type of an option that names a file or a folder to write.
+
+    Args:
+        kind: `file` or `folder`.
+    """
+
+    def __init__(self, kind: str):
+        self.kind = kind
+
+    def __call__(self, text: str) -> Path:
+        from merhan.files import require_writable
+
+        path = Path(text)
+        try:
+            require_writable(path, self.kind, text)
+        except InputError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return path
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that refuses as every error does: one sentence, exit code 2."""
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message.rstrip('.')}; see `{self.prog} --help`.\n")
 
 
 def add_set_option(parser: argparse.ArgumentParser):
@@ -25,8 +76,12 @@ def add_source_options(parser: argparse.ArgumentParser):
     add_set_option(parser)
     add_moved_source_option(parser)
     parser.add_argument("--split", default="test", help="train, validation, test or test-<name> (default: test)")
-    parser.add_argument("--output_dir", help="folder to write (default: evaluation/ in the run's folder)")
-    parser.add_argument("--batch_size", type=int, default=16, help="utterances per batch (default: 16)")
+    parser.add_argument(
+        "--output_dir", type=OutputPath("folder"), help="folder to write (default: evaluation/ in the run's folder)"
+    )
+    parser.add_argument(
+        "--batch_size", type=Number(int, minimum=1, maximum=1e6), default=16, help="utterances per batch (default: 16)"
+    )
 
 
 def add_moved_source_option(parser: argparse.ArgumentParser):

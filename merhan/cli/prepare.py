@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from merhan.cli.options import add_label_options, add_reader_options, label_options, reader_options
+from merhan.cli.options import Number, OutputPath, add_label_options, add_reader_options, label_options, reader_options
 from merhan.data.corpora import CORPORA
 from merhan.errors import InputError
 
@@ -27,18 +27,22 @@ def add_arguments(parser: argparse.ArgumentParser):
         help="reader of the release; `table` for a CSV of your own, `all` for every corpus below the source folder",
     )
     parser.add_argument("source", help="the folder of the raw release, a file, or the name of a `datasets` data set")
-    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("out", type=OutputPath("folder"), help="folder to write")
     add_label_options(parser)
     add_reader_options(parser)
     parser.add_argument("--strict", action="store_true", help="counts that differ from the published ones are an error")
     parser.add_argument(
         "--max_failed",
-        type=float,
+        type=Number(float, minimum=0, maximum=1),
         default=0.05,
         metavar="SHARE",
         help="share of the recordings that may fail, 0 to 1; exit code 1 if more do (default: 0.05)",
     )
-    parser.add_argument("--workers", type=int, help="recordings converted at a time (default: one per core)")
+    parser.add_argument(
+        "--workers",
+        type=Number(int, minimum=1, maximum=1024),
+        help="recordings converted at a time (default: one per core)",
+    )
 
 
 def run(arguments: argparse.Namespace):

@@ -11,9 +11,11 @@ from typing import Any
 from peft import PeftType
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from transformers import TrainingArguments
+from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from merhan.errors import InputError, did_you_mean
 from merhan.names import DIMENSIONS
+from merhan.recipe.ranges import ADAPTERS, MODEL, TRAINER, check_typed
 from merhan.recipe.schema import (
     ADAPTER_KINDS,
     PARAMETER_GROUPS,
@@ -44,12 +46,11 @@ _RESERVED = {
     "resume_from_checkpoint": "use --resume",
     "remove_unused_columns": "the model reads every column of a batch",
 }
-_TRAINING_ARGUMENTS = {item.name for item in fields(TrainingArguments)}
+_TRAINING_ARGUMENTS = {item.name: item.type for item in fields(TrainingArguments)}
 _FOLDER_NAME = re.compile(r"[\w.+=@,() -]{1,100}")
 _DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
 # What the folder of a run holds besides the folders of its stages.
 _RUN_FILES = ("model", "evaluation", "tensorboard", "recipe.yaml", "manifest.parquet", "provenance.json", "robustness")
-_BATCH_SIZES = ("per_device_train_batch_size", "per_device_eval_batch_size")
 
 
 def check_recipe(recipe: Recipe, where: str) -> Recipe:
@@ -113,6 +114,9 @@ def _check_data(data: DataRecipe, where: str):
             f"{where}: data.label_map: a key was read as {quoted[0]}, as YAML reads yes, no, on and off; put quotation "
             f"marks around it."
         )
+    nested = [word for word, label in data.label_map.items() if isinstance(label, list | dict)]
+    if nested:
+        raise InputError(f"{where}: data.label_map: {nested[0]!r} is mapped to several values; name a single label.")
     divides = data.protocol == "random" or (data.protocol or "").startswith("grouped:")
     if data.shares != SharesRecipe() and not divides:
         raise InputError(
@@ -131,17 +135,38 @@ def _check_trainer(options: Mapping[str, Any], where: str):
         if key in _RESERVED:
             raise InputError(f"{where}.{key}: cannot be set here; {_RESERVED[key]}.")
     _check_keys(options, _TRAINING_ARGUMENTS, where)
-    for key in _BATCH_SIZES:
-        if options.get(key, 1) < 1:
-            raise InputError(f"{where}.{key} is {options[key]}, out of its range; it must be at least 1.")
+    for key, value in options.items():
+        check_typed(value, _TRAINING_ARGUMENTS[key], TRAINER.get(key, {"minimum": 0}), f"{where}.{key}")
+    _check_reporters(options.get("report_to"), f"{where}.report_to")
+
+
+def _check_reporters(reporters: Any, where: str):
+    """Check that the reporters of TrainingArguments are known and installed."""
+    for name in reporters if isinstance(reporters, list) else [reporters]:
+        if name in (None, "none", "all"):
+            continue
+        check_word(name, [*INTEGRATION_TO_CALLBACK], where)
+        if name not in get_available_reporting_integrations():
+            raise InputError(f"{where}: {name} is not installed; install it, or choose another reporter.")
+
+
+def _check_numbers(options: Mapping[str, Any], config_class: type, where: str):
+    """Check the numbers that a recipe sets in a config of the model's own."""
+    hints = config_class.__annotations__
+    usual = {int: {"minimum": 1, "maximum": 1e6}}
+    for key, value in options.items():
+        bounds = MODEL.get(key) or usual.get(hints[key], {"minimum": 0})
+        check_typed(value, hints[key], bounds, f"{where}.{key}")
 
 
 def _check_model(model: ModelRecipe, where: str):
     if not model.modalities:
         raise InputError(f"{where}: model has neither audio_backbone nor text_backbone; name one or both.")
     _check_keys(model.config, _own_fields(MerhanConfig), f"{where}: model.config")
+    _check_numbers(model.config, MerhanConfig, f"{where}: model.config")
     if model.audio_backbone == "light":
         _check_keys(model.audio_config, _own_fields(MerhanAudioConfig), f"{where}: model.audio_config")
+        _check_numbers(model.audio_config, MerhanAudioConfig, f"{where}: model.audio_config")
     for key, known in {**CHOICES, "dimensions": DIMENSIONS}.items():
         chosen = model.config.get(key, [])
         words = chosen if isinstance(chosen, list) else [chosen]
@@ -193,6 +218,8 @@ def _check_adapters(recipe: Recipe, where: str):
         kind = options.get("peft_type", "LORA")
         check_word(kind, ADAPTER_KINDS, f"{where}: model.adapters.{name}.peft_type")
         _check_keys(options, adapter_fields(kind), f"{where}: model.adapters.{name}")
+        for key in ADAPTERS.keys() & options.keys():
+            check_typed(options[key], float, ADAPTERS[key], f"{where}: model.adapters.{name}.{key}")
     trained = {group for stage in recipe.stages for group in stage.learning_rate}
     unused = sorted(set(adapters) - trained)
     if unused:

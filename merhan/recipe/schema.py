@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from merhan.names import MODALITIES, SCORES
+from merhan.recipe.ranges import LARGEST_SEED
 from merhan.recipe.setting import nested, setting
 
 
@@ -92,7 +93,9 @@ class SharesRecipe:
 
     validation: float = setting(0.15, help="share of the rows for validation", above=0, below=0.5)
     test: float = setting(0.15, help="share of the rows for test", above=0, below=0.5)
-    seed: int = setting(0, help="seed of the division, which does not depend on the seed of the run", minimum=0)
+    seed: int = setting(
+        0, help="seed of the division, which does not depend on the seed of the run", minimum=0, maximum=LARGEST_SEED
+    )
 
 
 @dataclass
@@ -118,21 +121,31 @@ class DataRecipe:
         "manifest's `split` column",
     )
     shares: SharesRecipe = nested(SharesRecipe, help="shares of the protocols `grouped:<column>` and `random`")
-    fold: int = setting(0, help="the fold that is tested, from 0", minimum=0)
+    fold: int = setting(0, help="the fold that is tested, from 0", minimum=0, maximum=1e6)
     accept_leaks: list[str] = setting(
         [], help="kinds of leak between splits to train in spite of, as `speaker` or `speaker:validation`"
     )
-    min_seconds: float = setting(0.5, help="shorter recordings are padded with zeros to this length", above=0)
+    min_seconds: float = setting(
+        0.5, help="shorter recordings are padded with zeros to this length", above=0, maximum=600
+    )
     max_seconds: float | None = setting(
-        12.0, help="of longer recordings only the middle is used; null = no limit", above=0
+        12.0, help="of longer recordings only the middle is used; null = no limit", above=0, maximum=86400
     )
     trim_silence: float | None = setting(
-        None, help="cut leading and trailing sound that is this many dB below the loudest 10 ms; null = keep", above=0
+        None,
+        help="cut leading and trailing sound that is this many dB below the loudest 10 ms; null = keep",
+        above=0,
+        maximum=300,
     )
     max_tokens: int = setting(
-        128, help="maximum number of tokens; truncates the dialogue context, never the current turn", minimum=8
+        128,
+        help="maximum number of tokens; truncates the dialogue context, never the current turn",
+        minimum=8,
+        maximum=1e6,
     )
-    context_turns: int = setting(0, help="number of previous turns of the dialogue in the text input", minimum=0)
+    context_turns: int = setting(
+        0, help="number of previous turns of the dialogue in the text input", minimum=0, maximum=1e6
+    )
     use_speaker: bool = setting(False, help="put the speaker's name into the text input")
     augmentation: AugmentationRecipe = nested(AugmentationRecipe, help="augmentation of training recordings")
     transcript_noise: TranscriptNoiseRecipe | None = setting(None, help="word errors in training texts; null = none")
@@ -184,19 +197,24 @@ class StageRecipe:
     """One training stage: what trains, for how long and at which learning rate."""
 
     name: str = setting(help="name of the stage and of its folder")
-    epochs: float = setting(help="number of epochs", above=0)
+    epochs: float = setting(help="number of epochs", above=0, maximum=1e6)
     learning_rate: dict[str, float] = setting(
-        help="parameter group (head, audio, text) -> peak learning rate; a group without a rate is frozen"
+        help="parameter group (head, audio, text) -> peak learning rate; a group without a rate is frozen",
+        minimum=0,
+        maximum=100,
     )
     early_stopping_patience: int | None = setting(
-        None, help="stop after this many epochs without a better validation metric; null = never", minimum=1
+        None,
+        help="stop after this many epochs without a better validation metric; null = never",
+        minimum=1,
+        maximum=1e6,
     )
     freeze_feature_encoder: bool = setting(True, help="keep the convolutional encoder of wav2vec2-like models frozen")
     layer_decay: dict[str, float] = setting(
         {}, help="modality -> factor on the learning rate from each layer to the one below", above=0, maximum=1
     )
     unfreeze_layers: dict[str, int] = setting(
-        {}, help="modality -> number of layers that are unfrozen per epoch, from the top", minimum=1
+        {}, help="modality -> number of layers that are unfrozen per epoch, from the top", minimum=1, maximum=1e6
     )
     cache_features: bool = setting(True, help="run frozen backbones once per utterance instead of once per epoch")
     trainer: dict[str, Any] = setting({}, help="TrainingArguments of this stage alone")
@@ -216,7 +234,7 @@ class CurriculumRecipe:
     start: float = setting(
         0.3, help="share of the rows, the easiest, that the first epoch draws from", above=0, maximum=1
     )
-    epochs: float = setting(5, help="number of epochs after which all rows are available", above=0)
+    epochs: float = setting(5, help="number of epochs after which all rows are available", above=0, maximum=1e6)
 
 
 @dataclass
@@ -227,7 +245,7 @@ class SamplingRecipe:
         None, help="draw equally many rows of each value of this column; null = every row once", choices=BALANCES
     )
     speakers_per_batch: int | None = setting(
-        None, help="maximum number of speakers in a batch; replaces batching by length", minimum=1
+        None, help="maximum number of speakers in a batch; replaces batching by length", minimum=1, maximum=1e6
     )
     curriculum: CurriculumRecipe | None = setting(None, help="curriculum learning; null = none")
 
@@ -237,9 +255,9 @@ class AdversaryRecipe:
     """Adversarial training by gradient reversal: the fused representation should not predict a column."""
 
     column: str = setting("speaker", help="column that must not be predictable; rows where it is empty are ignored")
-    weight: float = setting(0.3, help="factor on the reversed gradient", above=0)
+    weight: float = setting(0.3, help="factor on the reversed gradient", above=0, maximum=1e6)
     learning_rate: float = setting(
-        1.0e-2, help="learning rate of the adversary; about ten times that of the head works", above=0
+        1.0e-2, help="learning rate of the adversary; about ten times that of the head works", above=0, maximum=100
     )
 
 
@@ -247,7 +265,7 @@ class AdversaryRecipe:
 class EvaluationRecipe:
     """The evaluation after training. Test rows are read here for the first time."""
 
-    splits: list[str] = setting(["test"], help="splits to evaluate")
+    splits: list[str] = setting(["test"], help="splits to evaluate", required=True)
     conditions: list[str] = setting([], help="also evaluate with this modality alone", choices=MODALITIES)
 
 
@@ -265,7 +283,7 @@ class Recipe:
     """Everything that determines a run."""
 
     run_name: str = setting(help="name of the run and of its folder")
-    seed: int = setting(0, help="seed of weights, order and augmentation", minimum=0)
+    seed: int = setting(0, help="seed of weights, order and augmentation", minimum=0, maximum=LARGEST_SEED)
     output_dir: str = setting("outputs", help="folder of the run folders")
     metric: str = setting(
         "uar",

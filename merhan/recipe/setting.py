@@ -4,7 +4,6 @@ The metadata of a field is the single source of its range: [`check_settings`] en
 documentation prints it.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import field, fields, is_dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from merhan.errors import InputError, did_you_mean
+from merhan.recipe.ranges import describe_bounds, is_within
 
 
 def setting(
@@ -77,9 +77,7 @@ def check_settings(values: Any, where: str, prefix: str = ""):
 
 def describe_range(metadata: Mapping[str, Any]) -> str:
     """The allowed range in words, as `above 0, at most 1`; empty where anything goes."""
-    words = {"minimum": "at least", "above": "above", "maximum": "at most", "below": "below"}
-    bounds = [f"{word} {metadata[name]:g}" for name, word in words.items() if metadata.get(name) is not None]
-    described = ", ".join(bounds)
+    described = describe_bounds(metadata)
     if metadata.get("choices"):
         described = f"one of {', '.join(metadata['choices'])}"
     if metadata.get("pair"):
@@ -103,8 +101,10 @@ def _check_value(key: str, value: Any, metadata: Mapping[str, Any], where: str):
     if metadata.get("choices"):
         for word in elements:
             check_word(word, metadata["choices"], f"{where}: {key}")
+    if any(isinstance(element, list | Mapping) for element in elements) and not isinstance(value, Mapping):
+        raise InputError(f"{where}: {key} is {value}; its elements must be single values.")
     numbers = [element for element in elements if isinstance(element, int | float)]
-    in_range = all(_is_within(number, metadata) for number in numbers)
+    in_range = all(is_within(number, metadata) for number in numbers)
     if not in_range or not _is_ordered(numbers, metadata):
         wanted = describe_range(metadata) or "a finite number"
         raise InputError(f"{where}: {key} is {value}, out of its range; it must be {wanted}.")
@@ -117,19 +117,6 @@ def _elements(value: Any) -> list[Any]:
     if isinstance(value, Mapping):
         return list(value.values())
     return value if isinstance(value, list) else [value]
-
-
-def _is_within(number: float, metadata: Mapping[str, Any]) -> bool:
-    if not math.isfinite(number):
-        return False
-    bounds = {name: metadata.get(name) for name in ("minimum", "above", "maximum", "below")}
-    too_low = (bounds["minimum"] is not None and number < bounds["minimum"]) or (
-        bounds["above"] is not None and number <= bounds["above"]
-    )
-    too_high = (bounds["maximum"] is not None and number > bounds["maximum"]) or (
-        bounds["below"] is not None and number >= bounds["below"]
-    )
-    return not too_low and not too_high
 
 
 def _is_ordered(numbers: Sequence[float], metadata: Mapping[str, Any]) -> bool:

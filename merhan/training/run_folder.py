@@ -14,7 +14,7 @@ from merhan.data.loading import Data
 from merhan.data.manifest import write_manifest
 from merhan.data.provenance import provenance, read_provenance, rows_hash
 from merhan.errors import InputError
-from merhan.files import atomic_path, locked, remove_folder, write_json, write_text
+from merhan.files import atomic_path, locked, remove_folder, require_writable, write_json, write_text
 from merhan.recipe.loading import save_recipe
 from merhan.recipe.schema import Recipe
 from merhan.training.arguments import training_arguments
@@ -37,6 +37,7 @@ def check_run_folder(recipe: Recipe, resume: bool, overwrite: bool):
     """
     folder = run_folder(recipe)
     _check_training_arguments(recipe, folder)
+    require_writable(folder, "folder", f"output_dir and run_name, {folder}")
     saved = folder / "recipe.yaml"
     if not saved.is_file() and folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"{folder}: exists and is not the folder of a run; choose another --run_name.")

@@ -27,6 +27,7 @@ from merhan.data.corpora import CORPORA
 from merhan.data.labels import check_label_map, map_label, relabel, unused_keys
 from merhan.data.manifest import normalise_columns, null_words, validate
 from merhan.errors import InputError, did_you_mean
+from merhan.recipe.ranges import check_typed
 
 
 class Skipped(NamedTuple):
@@ -137,12 +138,16 @@ def require_options(name: str, options: Mapping[str, Any]):
     """Check that a reader takes these options.
 
     Raises:
-        InputError: it does not have one of them.
+        InputError: it does not have one of them, or a number or switch is of the wrong type or out of range.
     """
+    signature = inspect.signature(corpus_reader(name).read)
     try:
-        inspect.signature(corpus_reader(name).read).bind(None, **options)
+        signature.bind(None, **options)
     except TypeError as error:
         raise InputError(f"data.options (`--option`): the {name} reader does not take these ({error}).") from None
+    for key, value in options.items():
+        hint = signature.parameters[key].annotation
+        check_typed(value, hint, {"minimum": 0, "maximum": 1e6}, f"data.options.{key} (`--option`)")
 
 
 # --- helpers of the readers ---
