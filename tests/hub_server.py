@@ -8,10 +8,36 @@ import base64
 import hashlib
 import json
 import re
+import socket
 import threading
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
+
+
+@dataclass
+class Fault:
+    """What goes wrong with the requests that a pattern matches, as `POST .*/commit/`.
+
+    Args:
+        what: a status, or a method of `Handler`: `drop`, `stall`, `answer_text`; or one that changes the content of an
+            answer: `flip`, `truncate`, `append`.
+        times: how often; None = always.
+    """
+
+    request: str
+    what: int | str
+    times: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def applies(self, request: str) -> bool:
+        """Whether it happens to this request; counts down."""
+        if self.times == 0 or not re.match(self.request, request):
+            return False
+        if self.times is not None:
+            self.times -= 1
+        return True
 
 
 class Hub(ThreadingHTTPServer):
@@ -25,6 +51,8 @@ class Hub(ThreadingHTTPServer):
         self.private: dict[str, bool] = {}
         self.objects: dict[str, bytes] = {}
         self.log: list[str] = []
+        self.faults: list[Fault] = []
+        self.ended = threading.Event()
 
     @property
     def endpoint(self) -> str:
@@ -42,6 +70,13 @@ class Hub(ThreadingHTTPServer):
         digest = hashlib.sha1(str(len(self.commits[repo])).encode() + repo.encode()).hexdigest()
         self.commits[repo].append((digest, files))
         return digest
+
+
+CHANGES = {
+    "flip": lambda content: content[:-1] + bytes([content[-1] ^ 64]),
+    "truncate": lambda content: content[: len(content) // 2],
+    "append": lambda content: content + b"\nprint('not what was pushed')\n",
+}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -69,6 +104,14 @@ class Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         self.server.log.append(f"{self.command} {path}")
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.change = None
+        fault = next((fault for fault in self.server.faults if fault.applies(f"{self.command} {path}")), None)
+        if fault is not None and isinstance(fault.what, int):
+            return self.answer({"error": "as the test asks for"}, fault.what, fault.headers)
+        if fault is not None and fault.what in CHANGES:
+            self.change = CHANGES[fault.what]
+        elif fault is not None:
+            return getattr(self, fault.what)()
         for method, pattern, name in self.ROUTES:
             match = re.fullmatch(pattern, path)
             if method == self.command and match:
@@ -83,7 +126,8 @@ class Handler(BaseHTTPRequestHandler):
         wanted = json.loads(self.body)
         repo = f"{wanted['organization']}/{wanted['name']}"
         if repo in self.server.commits:
-            return self.answer({"error": "You already created this model repo"}, 409)
+            url = f"{self.server.endpoint}/{repo}"
+            return self.answer({"error": "You already created this model repo", "url": url}, 409)
         self.server.commits[repo] = []
         self.server.private[repo] = wanted.get("private", wanted.get("visibility") == "private")
         self.server.commit(repo, {".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"})
@@ -151,8 +195,11 @@ class Handler(BaseHTTPRequestHandler):
         oid, files = self.server.files(repo, revision)
         if path not in files:
             return self.missing("EntryNotFound", oid)
+        content = files[path]
+        if self.change is not None and self.command == "GET":
+            content = self.change(content)
         etag = hashlib.sha256(files[path]).hexdigest()
-        return self.answer(files[path], headers={"ETag": f'"{etag}"', "X-Repo-Commit": oid})
+        return self.answer(content, headers={"ETag": f'"{etag}"', "X-Repo-Commit": oid})
 
     # --- answering ---
 
@@ -166,6 +213,36 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(payload)
+
+    def drop(self):
+        """Close the connection in place of an answer."""
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+    def stall(self):
+        """Never answer."""
+        self.close_connection = True
+        self.server.ended.wait()
+
+    def answer_text(self):
+        """A page in place of JSON, as a proxy sends it."""
+        self.answer(b"<html>maintenance</html>")
+
+    def answer_list(self):
+        """JSON, but not what the client expects."""
+        self.answer([])
+
+    def conflict(self):
+        """As the Hub refuses to create two repositories at once; the client asks again, without an end."""
+        self.answer({"error": "Cannot create repo: another conflicting operation is in progress"}, 409)
+
+    def do_then_drop(self):
+        """Do what is asked, and close the connection in place of the answer."""
+        self.answer = lambda *args, **kwargs: self.drop()
+        for method, pattern, name in self.ROUTES:
+            match = re.fullmatch(pattern, unquote(urlsplit(self.path).path))
+            if method == self.command and match:
+                getattr(self, name)(**match.groupdict())
 
     def missing(self, code: str, commit: str = ""):
         self.answer({"error": code}, 404, {"X-Error-Code": code, "X-Repo-Commit": commit})
@@ -183,5 +260,6 @@ def running_hub():
     try:
         yield hub
     finally:
+        hub.ended.set()
         hub.shutdown()
         hub.server_close()

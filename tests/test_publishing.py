@@ -127,7 +127,7 @@ def test_push_from_one_process_and_load_in_another(run, trained_like, processor,
         command = [sys.executable, "-m", "merhan", "publish", str(run), "me/merhan-demo"]
         pushed = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False)
         assert pushed.returncode == 0, pushed.stderr[-3000:]
-        assert "loaded back with equal logits" in pushed.stdout
+        assert "loaded back with equal files and equal logits" in pushed.stdout
         assert hub.private["me/merhan-demo"], "private by default"
         assert len(hub.commits["me/merhan-demo"]) == 2, "the initial commit and one push"
         published = hub.files("me/merhan-demo")[1]
