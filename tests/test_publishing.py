@@ -2,10 +2,12 @@
 
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +17,15 @@ from conftest import LABELS
 from hub_server import running_hub
 from huggingface_hub import ModelCard
 
+from merhan.data.leaks import known_leaks
 from merhan.data.loading import Data
 from merhan.data.protocols import split
 from merhan.errors import InputError
 from merhan.evaluation.evaluate import evaluate_split
-from merhan.hub.local_paths import remove_local_paths
+from merhan.hub.local_paths import public_recipe, without_paths
 from merhan.hub.model_card import build_model_card
 from merhan.hub.model_folder import export_model_folder
+from merhan.hub.people import may_quote
 from merhan.hub.publishing import ALLOWED
 from merhan.recipe.loading import load_recipe
 from merhan.recipe.schema import DataRecipe, ModelRecipe, Recipe, StageRecipe
@@ -203,8 +207,8 @@ def test_local_paths_are_removed_from_the_recipe(tmp_path):
         path.touch()
     recipe = Recipe(run_name="demo", output_dir=str(tmp_path), data=DataRecipe("manifest", [*map(str, manifests)]))
     recipe.stages = [StageRecipe(name="warmup", epochs=1, learning_rate={"head": 1e-3})]
-    public = remove_local_paths(recipe)
-    assert public.data.source == ["manifest.parquet"] * 2 and str(tmp_path) not in str(public)
+    public = public_recipe(recipe)
+    assert public["data"]["source"] == ["manifest.parquet"] * 2 and str(tmp_path) not in str(public)
 
 
 def test_a_run_is_resumed_only_with_its_own_data(run, demo):
@@ -215,3 +219,105 @@ def test_a_run_is_resumed_only_with_its_own_data(run, demo):
     swapped = rows.assign(label=rows["label"].map({"joy": "anger", "anger": "joy"}).fillna(rows["label"]))
     with pytest.raises(InputError, match="--resume: the data differs"):
         open_run_folder(recipe, data._replace(rows=swapped), resume=True)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/nowhere/else/name",
+        "~/else/name",
+        "../else/name",
+        r"C:\else\name",
+        r"\\server\else\name",
+        "/with a blank/name",
+        "/name/",
+    ],
+)
+def test_a_path_is_reduced_to_its_name_wherever_it_is_and_whether_it_exists_or_not(path):
+    recipe = Recipe(run_name="demo", data=DataRecipe(options={"columns": {"audio": [path]}}))
+    recipe.stages = [StageRecipe(name="warmup", epochs=1, learning_rate={"head": 1e-3}, trainer={"deepspeed": path})]
+    public = public_recipe(recipe)
+    assert public["data"]["options"] == {"columns": {"audio": ["name"]}}
+    assert public["stages"][0]["trainer"] == {"deepspeed": "name"}
+    if " " not in path:
+        assert without_paths(f"2 rows of {path} left out") == "2 rows of name left out"
+
+
+@pytest.mark.parametrize(
+    "text", ["me/my-model", "n/a", "and/or", "https://example.org/a/b", "1/2", "grouped:speaker", "a: b"]
+)
+def test_what_is_no_path_stays(text):
+    assert without_paths(text) == text and without_paths(f"see {text} there") == f"see {text} there"
+
+
+SECRETS = ("SECRET_LABEL", "SECRET_LICENCE", "SECRET_SOURCE", "SECRET_OPTION", "SECRET_ENTRY")
+
+
+def test_nothing_of_the_environment_is_in_the_exported_folder(run, tmp_path, monkeypatch, trained_like, processor):
+    """Byte by byte: no value of a variable, host, user, home or temporary folder."""
+    secrets = {name: f"{name.lower()}-hf_0123456789" for name in SECRETS}
+    for name, secret in secrets.items():
+        monkeypatch.setenv(name, secret)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "run_name: demo\n"
+        "data: {source: '/srv/x/${oc.env:SECRET_SOURCE}', options: {nested: [{key: '${oc.env:SECRET_OPTION}'}]},\n"
+        "       label_map: {happy: '${oc.env:SECRET_LABEL}'}, own_labels: ['${data.label_map.happy}']}\n"
+        "model: {text_backbone: tiny, text_config: {entry: '${oc.env:SECRET_ENTRY}'}}\n"
+        "stages: [{name: warmup, epochs: 1, learning_rate: {head: 1.0e-3}}]\n"
+        "hub: {license: '${oc.env:SECRET_LICENCE}'}\n"
+    )
+    recipe = load_recipe(path)
+    assert recipe.hub.license == secrets["SECRET_LICENCE"]
+    results = json.loads((run / "evaluation" / "test" / "metrics.json").read_text())
+    results["notes"] = [f"3 rows of {tmp_path / 'table.csv'} left out"]
+    (run / "evaluation" / "test" / "metrics.json").write_text(json.dumps(results))
+    export_model_folder(run, recipe, trained_like.eval(), processor, {"test": results})
+    words = [*secrets.values(), platform.node(), str(Path.home()) + "/", str(tmp_path), tempfile.gettempdir() + "/"]
+    for file in (run / "model").rglob("*"):
+        if file.is_file():
+            content = file.read_bytes()
+            words = [word for word in words if len(word) > 8 or file.suffix not in (".png", ".safetensors")]
+            assert not [word for word in words if word.encode() in content], file
+    published = (run / "model" / "recipe.yaml").read_text()
+    assert all(f"${{oc.env:{name}}}" in published for name in secrets), published
+
+
+def test_only_the_environment_is_resolved(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("run_name: demo\nhub: {license: '${oc.create:x}'}\n")
+    with pytest.raises(InputError, match="hub.license: 'oc.create' is not resolved"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("choice", "corpora", "quoted"),
+    [
+        (None, ["demo"], True),
+        (None, ["table"], False),
+        (None, ["ravdess"], True),
+        (None, ["ravdess", "iemocap"], False),
+        (True, ["iemocap"], True),
+        (False, ["ravdess"], False),
+    ],
+)
+def test_people_are_quoted_only_where_it_is_permitted(choice, corpora, quoted):
+    assert may_quote(choice, corpora) == quoted
+
+
+def test_speakers_and_quotes_are_left_out(run, demo, trained_like, processor):
+    recipe = load_recipe(run / "recipe.yaml", ["hub.quote_people=false"])
+    results = json.loads((run / "evaluation" / "test" / "metrics.json").read_text())
+    export_model_folder(run, recipe, trained_like.eval(), processor, {"test": results})
+    folder = run / "model"
+    local = json.loads((run / "provenance.json").read_text())
+    speakers = {name for part in local["data"]["speakers"].values() for name in part}
+    published = json.loads((folder / "provenance.json").read_text())
+    assert speakers and not speakers & {name for part in published["data"]["speakers"].values() for name in part}
+    assert (
+        "demo-7"
+        not in "".join(path.read_text() for path in folder.rglob("*.json")) + (folder / "README.md").read_text()
+    )
+    assert "speaker" not in json.loads((folder / "evaluation" / "test" / "metrics.json").read_text())["groups"]
+    tested = demo.assign(split="test", corpus="other", text="other words")
+    assert "the model was trained on" in known_leaks(published, tested)[0]

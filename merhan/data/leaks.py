@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 
 from merhan.data.audio_facts import AudioFacts
 from merhan.data.manifest import PATHS, in_split
-from merhan.data.provenance import rows_hash
+from merhan.data.provenance import hidden_speaker, rows_hash
 from merhan.errors import InputError, did_you_mean
 from merhan.reporting.markdown_tables import markdown_table
 
@@ -329,7 +329,8 @@ def _leaking_weights(rows: pd.DataFrame, histories: Mapping[str, Any]) -> list[L
         corpora, speakers = _corpora_and_speakers(history)
         affected = tested["corpus"].isin(corpora)
         if "speaker" in tested and not affected.any():
-            affected = tested["speaker"].isin(speakers) & (tested["speaker"] != "")
+            names = tested["speaker"]
+            affected = (names.isin(speakers) | names.map(hidden_speaker).isin(speakers)) & (names != "")
         if affected.any():
             example = f"{name} was trained on {', '.join(sorted(corpora)) or 'these speakers'}"
             sides = ("initial weights", "test")

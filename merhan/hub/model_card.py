@@ -11,10 +11,10 @@ from merhan.data.corpora import CORPORA
 from merhan.data.corpora.base import About, corpus_reader
 from merhan.evaluation.prediction_table import FEWEST_ROWS
 from merhan.files import resource
-from merhan.hub.local_paths import remove_local_paths
+from merhan.hub.local_paths import public_recipe
 from merhan.models.inference import label_ids
 from merhan.names import SCORE_TITLES, SCORES
-from merhan.recipe.schema import BUILT_IN_BACKBONES, Recipe, selects_best_epoch
+from merhan.recipe.schema import BUILT_IN_BACKBONES, ModelRecipe, Recipe, selects_best_epoch
 from merhan.reporting.markdown_tables import interval_note, protocol_note, scores_table, temperatures_note
 from merhan.training.stage_history import StageHistory
 from modeling_merhan import MerhanForSequenceClassification
@@ -43,20 +43,20 @@ def build_model_card(
         results: name -> metrics of each evaluation; the first is described in detail.
         history: the stages of the run.
     """
-    public = remove_local_paths(recipe)
+    public = public_recipe(recipe)
     modalities = model.config.modalities
     return ModelCard.from_template(
-        _card_data(recipe, provenance, modalities, results),
+        _card_data(recipe, public, provenance, modalities, results),
         template_path=str(resource("hub_card/README.md.jinja")),
-        model_name=public.run_name,
-        repo_id=public.hub.repo_id or UNPUBLISHED,
+        model_name=public["run_name"],
+        repo_id=recipe.hub.repo_id or UNPUBLISHED,
         modalities=[MODALITY_NAMES[name] for name in modalities],
         example=", ".join(EXAMPLE_INPUTS[name] for name in modalities),
         labels=list(label_ids(model)),
         fusion=_fusion(model),
-        backbones=_backbones(public),
-        stages=public.stages,
-        metric=_selection_metric(public),
+        backbones=_backbones(recipe.model, public),
+        stages=recipe.stages,
+        metric=_selection_metric(recipe),
         hardware=provenance["hardware"],
         minutes=sum(stage.seconds for stage in history) / 60,
         peak_memory=max((stage.peak_memory for stage in history), default=0.0),
@@ -76,11 +76,11 @@ def _fusion(model: MerhanForSequenceClassification) -> str:
     return f"hybrid attention: {', '.join(most)} and {last}"
 
 
-def _backbones(recipe: Recipe) -> list[str]:
+def _backbones(recipe: ModelRecipe, public: Mapping[str, Any]) -> list[str]:
     """What the fusion reads, as `a light speech encoder` or the name of a checkpoint."""
     backbones = []
-    for modality in recipe.model.modalities:
-        name, kind = getattr(recipe.model, f"{modality}_backbone"), MODALITY_NAMES[modality]
+    for modality in recipe.modalities:
+        name, kind = public["model"][f"{modality}_backbone"], MODALITY_NAMES[modality]
         built_in = {
             "light": f"a light {kind} encoder",
             "tiny": f"a tiny random {kind} encoder",
@@ -137,10 +137,11 @@ def _sources(corpora: Sequence[str]) -> list[str]:
     return [f"{about.title} ({about.licence}). {about.citation}".rstrip(". ") + "." for about in _abouts(corpora)]
 
 
-def _licence(recipe: Recipe, corpora: Sequence[str]) -> dict[str, Any]:
+def _licence(public: Mapping[str, Any], corpora: Sequence[str]) -> dict[str, Any]:
     """Licence of the weights: the recipe's; without one, a name that says whether the data forbids commercial use."""
-    if recipe.hub.license:
-        return {"license": recipe.hub.license}
+    licence = public["hub"]["license"]
+    if licence and "${" not in licence:
+        return {"license": licence}
     if all(about.commercial for about in _abouts(corpora)):
         return {"license": "other"}
     return {"license": "other", "license_name": "non-commercial-as-its-training-data"}
@@ -163,22 +164,35 @@ def _operating_point(curve: Mapping[str, Sequence[float]]) -> dict[str, float]:
 
 
 def _card_data(
-    recipe: Recipe, provenance: Mapping[str, Any], modalities: Sequence[str], results: Mapping[str, Mapping[str, Any]]
+    recipe: Recipe,
+    public: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    modalities: Sequence[str],
+    results: Mapping[str, Mapping[str, Any]],
 ) -> ModelCardData:
     """The YAML header of the card."""
     corpora = provenance["data"]["corpora"]
-    names = (recipe.model.audio_backbone, recipe.model.text_backbone)
-    hub_ids = [name for name in names if name not in (None, *BUILT_IN_BACKBONES) and not Path(name).exists()]
+    hub_ids = [name for name in _backbone_names(public) if _is_hub_id(name, recipe)]
     return ModelCardData(
-        **_licence(recipe, corpora),
+        **_licence(public, corpora),
         library_name="transformers",
         pipeline_tag=_task(modalities),
         tags=["emotion-recognition", "speech-emotion-recognition", "merhan", "custom_code"],
-        base_model=hub_ids or None,
+        base_model=[name.partition("@")[0] for name in hub_ids] or None,
         metrics=list(SCORES),
-        model_name=recipe.run_name,
+        model_name=public["run_name"],
         eval_results=_eval_results(provenance, modalities, results),
     )
+
+
+def _backbone_names(public: Mapping[str, Any]) -> list[str]:
+    names = [public["model"][f"{modality}_backbone"] for modality in MODALITY_NAMES]
+    return [name for name in names if name not in (None, *BUILT_IN_BACKBONES)]
+
+
+def _is_hub_id(name: str, recipe: Recipe) -> bool:
+    """Whether the name of a published recipe is that of the run's own: neither shortened nor an interpolation."""
+    return name in (recipe.model.audio_backbone, recipe.model.text_backbone) and not Path(name).exists()
 
 
 def _task(modalities: Sequence[str]) -> str:

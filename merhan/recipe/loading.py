@@ -7,6 +7,7 @@ own keys then change those of the base in the same way as `--set` does: a value,
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -22,6 +23,8 @@ from merhan.files import resource
 from merhan.recipe.checks import check_recipe
 from merhan.recipe.schema import DataRecipe, Recipe
 
+
+RESOLVERS = ("oc.env",)
 
 PACKAGED = "merhan"  # before a colon, in place of a folder
 
@@ -40,7 +43,37 @@ def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
                 _set_key(config, str(key), value)
     with recipe_errors(path):
         _apply_changes(config, changes)
-        return check_recipe(cast(Recipe, OmegaConf.to_object(config)), str(path))
+        written = dict(_interpolations(OmegaConf.to_container(config, resolve=False)))
+        _check_resolvers(written, path)
+        recipe = check_recipe(cast(Recipe, OmegaConf.to_object(config)), str(path))
+    recipe.written = written
+    return recipe
+
+
+def _interpolations(content: Any, keys: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """Keys and text of every value that refers to another one or to the environment, as `${oc.env:DATA}/meld`."""
+    if isinstance(content, dict):
+        children: Any = content.items()
+    elif isinstance(content, list):
+        children = enumerate(content)
+    elif isinstance(content, str) and "${" in content:
+        yield keys, content
+        return
+    else:
+        return
+    for key, child in children:
+        yield from _interpolations(child, (*keys, key))
+
+
+def _check_resolvers(written: Mapping[tuple[Any, ...], str], path: str | Path):
+    """Only the environment and other keys are read: other resolvers may be registered by any package, and run code."""
+    for keys, text in written.items():
+        for resolver in re.findall(r"\$\{\s*([\w.]+)\s*:", text):
+            if resolver not in RESOLVERS:
+                raise InputError(
+                    f"{path}: {'.'.join(map(str, keys))}: {resolver!r} is not resolved; write a value, another key as "
+                    f"${{data.fold}}, or ${{oc.env:NAME}}."
+                )
 
 
 def named_file(path: str | Path, kind: str = "recipe") -> str:

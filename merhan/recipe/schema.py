@@ -276,6 +276,11 @@ class HubRecipe:
     repo_id: str | None = setting(None, help="repository, as me/my-model; null = do not publish")
     private: bool = setting(True, help="create a private repository")
     license: str | None = setting(None, help="licence of the weights, as the Hub names it; null = `other`")
+    quote_people: bool | None = setting(
+        None,
+        help="publish names of speakers, their scores, and utterances that leaks quote; null = only if the licences of "
+        "all corpora are known and permit to pass them on",
+    )
 
 
 @dataclass
@@ -310,6 +315,10 @@ class Recipe:
     trainer: dict[str, Any] = setting({}, help="TrainingArguments of every stage")
     evaluation: EvaluationRecipe = nested(EvaluationRecipe, help="the evaluation after training")
     hub: HubRecipe = nested(HubRecipe, help="publishing")
+
+    def __post_init__(self):
+        # Keys of a value -> how it was written, where that was an interpolation. It is published in place of the value.
+        self.written: dict[tuple[Any, ...], str] = {}
 
 
 def selects_best_epoch(recipe: Recipe, stage: StageRecipe) -> bool:
