@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -17,10 +18,17 @@ _ALGORITHM = "blake2b"  # about 0.7 GB/s on one core
 _EDITED = ("README.md",)  # files that people edit
 
 
-def write_hashes(folder: str | Path):
-    """Write `hashes.json`: the hash of every file of a folder, but of hidden ones and of README.md."""
+def write_hashes(folder: str | Path, names: Sequence[str] | None = None):
+    """Write `hashes.json`: the hash of every file of a folder, but of hidden ones and of README.md.
+
+    Args:
+        names: list these files instead, those of them that are there.
+    """
     folder = Path(folder)
-    hashes = {path.relative_to(folder).as_posix(): _hash(path) for path in _files(folder)}
+    files = _files(folder)
+    if names is not None:
+        files = [folder / name for name in names if (folder / name).is_file()]
+    hashes = {path.relative_to(folder).as_posix(): _hash(path) for path in files}
     write_json(folder / FILE, {_ALGORITHM: hashes})
 
 

@@ -1,6 +1,7 @@
 """The error for invalid input, and suggestions for misspelled names."""
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -9,6 +10,23 @@ class InputError(ValueError):
 
     The command line prints the message without a traceback and exits with code 2.
     """
+
+
+# Signals that ask a process to end. Windows has no SIGHUP.
+ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the work. The message says what was saved and how to continue.
+
+    Args:
+        message: as of any exception.
+        number: the signal, None if another process was sent it.
+    """
+
+    def __init__(self, message: str, number: int | None = None):
+        super().__init__(message)
+        self.number = number
 
 
 # Packages of the extra `train`, by the names that they are imported by.

@@ -1,18 +1,31 @@
 """Damaged files are noticed when they are read, and results are there whole or not at all."""
 
 import json
+import logging
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import LABEL2ID
+from safetensors.torch import load_file
 
+from merhan import api
 from merhan.content_hashes import FILE, damage, require_intact, write_hashes
+from merhan.data.dataset import EmotionDataset
 from merhan.data.loading import Data
+from merhan.data.provenance import read_provenance
 from merhan.errors import InputError
 from merhan.evaluation import evaluate
 from merhan.evaluation.comparison import read_system
 from merhan.evaluation.evaluate import evaluate_split
+from merhan.training import stage
+from merhan.training.checkpoints import last_checkpoint
+from merhan.training.feature_cache import use_cached_features
+from merhan.training.run_folder import _HASHED
+from merhan.training.stage_history import save_history
 
 
 def truncate(path):
@@ -147,3 +160,177 @@ def test_a_folder_with_other_files_is_not_replaced(evaluated, trained_like, proc
     with pytest.raises(InputError, match=r"notes\.txt: is not of an evaluation, .*--output_dir"):
         again(trained_like, processor, data, evaluated, 1)
     assert (evaluated / "notes.txt").read_text() == "mine"
+
+
+# --- the artefacts of training ---
+
+RECIPE = """
+run_name: small
+output_dir: {folder}/outputs
+data: {{corpus: demo, source: {folder}/demo, options: {{scale: 0.1}}, accept_leaks: [text], max_seconds: 2}}
+model: {{text_backbone: tiny, config: {{hidden_size: 8, num_attention_heads: 1, intermediate_size: 8}}}}
+stages:
+  - {{name: warmup, epochs: 1, learning_rate: {{head: 1.0e-3}}}}
+  - {{name: full, epochs: 2, learning_rate: {{head: 1.0e-3, text: 1.0e-4}}, trainer: {{save_total_limit: 3}}}}
+sampling: {{curriculum: {{order: confidence}}}}
+ema_decay: 0.9
+trainer: {{per_device_train_batch_size: 16, report_to: none}}
+"""
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    """A run that was interrupted in its second stage after two checkpoints, and its recipe."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr(stage, "save_history", interrupt_second_stage)
+        api.train(folder / "recipe.yaml")
+    return folder
+
+
+def interrupt_second_stage(trainer):
+    save_history(trainer)
+    if Path(trainer.args.output_dir).name == "full":
+        raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="session")
+def whole(run, tmp_path_factory):
+    """The run without damage, resumed."""
+    folder = copy_of(run, tmp_path_factory.mktemp("whole"))
+    resumed(folder)
+    return folder / "outputs" / "small"
+
+
+@pytest.fixture(scope="session")
+def weights(whole):
+    return load_file(whole / "model" / "model.safetensors")
+
+
+def copy_of(run, folder):
+    """A copy of the run, which is resumed there."""
+    shutil.copytree(run / "outputs", folder / "outputs")
+    text = (run / "recipe.yaml").read_text().replace(f"{run}/outputs", f"{folder}/outputs")
+    (folder / "recipe.yaml").write_text(text)
+    for file in folder.rglob("recipe.yaml"):
+        file.write_text(file.read_text().replace(f"{run}/outputs", f"{folder}/outputs"))
+    write_hashes(folder / "outputs" / "small", _HASHED)
+    return folder
+
+
+def resumed(folder) -> dict:
+    api.train(folder / "recipe.yaml", resume=True)
+    return load_file(folder / "outputs" / "small" / "model" / "model.safetensors")
+
+
+CHECKPOINT = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "config.json"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("name", [*CHECKPOINT, "ema.safetensors"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(name, fault, run, tmp_path, caplog):
+    folder = copy_of(run, tmp_path) / "outputs" / "small" / "full"
+    older, newer = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))[-2:]
+    assert last_checkpoint(folder) == str(newer)
+    fault(newer / name)
+    with caplog.at_level("WARNING"):
+        logging.getLogger("merhan").propagate = True
+        assert last_checkpoint(folder) == str(older)
+    assert f"{newer / name} is damaged" in caplog.text and f"resuming from {older}" in caplog.text
+    assert not newer.exists()
+
+
+def test_a_checkpoint_whose_best_epoch_is_damaged_is_passed_over(run, tmp_path):
+    folder = copy_of(run, tmp_path) / "outputs" / "small" / "full"
+    older, newer = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))[-2:]
+    state = json.loads((newer / "trainer_state.json").read_text()) | {"best_model_checkpoint": f"moved/{older.name}"}
+    (newer / "trainer_state.json").write_text(json.dumps(state))
+    write_hashes(newer)
+    assert last_checkpoint(folder) == str(newer)
+    flip(older / "model.safetensors")
+    assert last_checkpoint(folder) is None, "the older one is damaged itself"
+
+
+def test_a_run_whose_checkpoint_was_damaged_ends_with_the_same_weights(run, weights, tmp_path):
+    folder = copy_of(run, tmp_path)
+    newest = max(folder.rglob("full/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    flip(newest / "optimizer.pt")
+    empty(folder / "outputs" / "small" / "full" / "difficulty.npy")
+    again = resumed(folder)
+    assert all(torch.equal(tensor, again[name]) for name, tensor in weights.items())
+
+
+def test_checkpoints_of_earlier_versions_are_resumed(run, weights, tmp_path):
+    folder = copy_of(run, tmp_path)
+    for file in folder.rglob(FILE):
+        file.unlink()
+    again = resumed(folder)
+    assert all(torch.equal(tensor, again[name]) for name, tensor in weights.items())
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "name", ["warmup/model/model.safetensors", "warmup/model/config.json", "recipe.yaml", "provenance.json"]
+)
+def test_other_damage_of_a_run_is_named_when_it_is_resumed(name, fault, run, tmp_path):
+    folder = copy_of(run, tmp_path)
+    fault(folder / "outputs" / "small" / name)
+    with pytest.raises(InputError, match=rf"{name} is damaged, or was changed .*; .*(--resume|--overwrite)\.$"):
+        resumed(folder)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "name", ["model/model.safetensors", "model/config.json", "model/tokenizer.json", "recipe.yaml"]
+)
+def test_damage_of_a_finished_run_is_named_when_it_is_evaluated(name, fault, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "done")
+    fault(tmp_path / "done" / name)
+    with pytest.raises(InputError, match=rf"{name} is damaged, or was changed .*; restore it, or delete hashes.json"):
+        api.evaluate(tmp_path / "done")
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"data": '])
+@pytest.mark.parametrize("has_hashes", [True, False])
+def test_a_damaged_provenance_does_not_hide_a_leak(content, has_hashes, tmp_path):
+    assert read_provenance(str(tmp_path)) == {}, "weights from elsewhere have none"
+    (tmp_path / "provenance.json").write_text('{"data": {"corpora": ["demo"]}}')
+    if has_hashes:
+        write_hashes(tmp_path)
+    assert read_provenance(str(tmp_path))["data"]
+    (tmp_path / "provenance.json").write_text(content)
+    with pytest.raises(InputError, match=r"provenance.json:? is damaged.* train again\.$"):
+        read_provenance(str(tmp_path))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("has_hash", [True, False])
+def test_damaged_features_are_computed_again(
+    fault, has_hash, demo, trained_like, processor, monkeypatch, caplog, tmp_path
+):
+    """A truncated entry was refused for ever; a flipped bit gave other results."""
+    monkeypatch.setenv("MERHAN_CACHE", str(tmp_path))
+    dataset = EmotionDataset(demo.head(3), processor, LABEL2ID, ["text"])
+
+    def compute() -> list[np.ndarray]:
+        use_cached_features(trained_like.merhan, dataset, "text", torch.device("cpu"))
+        return [np.load(file) for file in dataset.features["text"]]
+
+    first = compute()
+    file = dataset.features["text"][1]
+    if not has_hash:
+        file.write_bytes(file.read_bytes()[:-16])
+        with monkeypatch.context() as context:
+            context.setattr(trained_like.merhan, "encode", None)
+            compute()
+        if fault is flip:
+            return
+    fault(file)
+    logging.getLogger("merhan").propagate = True
+    again = compute()
+    assert all(np.array_equal(*pair) for pair in zip(first, again, strict=True))
+    assert "1 damaged entries of the feature cache are computed again" in caplog.text
+    caplog.clear()
+    compute()
+    assert "damaged" not in caplog.text

@@ -1,12 +1,32 @@
 """What a person sees of a program: log messages, progress bars, and errors as one sentence with an exit code."""
 
+import errno
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from functools import wraps
+from types import FrameType
 
-from merhan.errors import InputError, missing_extra
+from merhan.errors import ENDING_SIGNALS, InputError, Interrupted, missing_extra
+
+
+# Errors of the system that are not faults of the program -> what to do.
+_REMEDIES = {
+    errno.ENOSPC: "make room on the disk",
+    errno.EDQUOT: "make room within your quota",
+    errno.EACCES: "get the rights to it, or choose another path",
+    errno.EPERM: "get the rights to it, or choose another path",
+    errno.EROFS: "choose a path that can be written",
+    errno.EISDIR: "name a file",
+    errno.ENOTDIR: "name a path whose parents are folders",
+    errno.EMFILE: "raise the number of open files (ulimit -n)",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOMEM: "end other programs",
+    errno.EIO: "check the disk",
+}
 
 
 def exits_cleanly(main: Callable[..., None]) -> Callable[..., None]:
@@ -15,24 +35,58 @@ def exits_cleanly(main: Callable[..., None]) -> Callable[..., None]:
     @wraps(main)
     def run(*args, **kwargs):
         configure_output()
+        _end_by_exception()
         try:
             main(*args, **kwargs)
-        except ImportError as error:
-            _exit_with(missing_extra(error))
+        except KeyboardInterrupt as error:
+            number = getattr(error, "number", None) or signal.SIGINT
+            _exit_with(str(error) or "ended by SIGINT; a training continues with --resume", 128 + number)
+        except (ImportError, ValueError, OSError, MemoryError, RuntimeError) as error:
+            _exit_with(_sentence(error))
             raise
-        except ValueError as error:
-            if not _is_input_error(error):
-                raise
-            _exit_with(str(error))
 
     return run
 
 
-def _exit_with(message: str | None):
+def _sentence(error: Exception) -> str | None:
+    """What a user can do about an error; None for one that is a fault of the program."""
+    if isinstance(error, ImportError):
+        return missing_extra(error)
+    if isinstance(error, MemoryError):
+        return "the memory of this machine is full; end other programs, or use smaller batches and shorter recordings."
+    if isinstance(error, ValueError):
+        return str(error) if _is_input_error(error) else None
+    if isinstance(error, OSError) and error.errno in _REMEDIES:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}; {_REMEDIES[error.errno]}, and continue (a training with --resume)."
+    if "No space left on device" in str(error) or "enforce fail at inline_container" in str(error):
+        # safetensors and torch.save report a full disk as errors of their own.
+        return f"{str(error).splitlines()[0]}: {_REMEDIES[errno.ENOSPC]}, and continue a training with --resume."
+    return None
+
+
+def _end_by_exception():
+    """Let the signals that end a program raise an exception, so that temporary files are removed.
+
+    SIGINT does so already. What is ignored stays so, as SIGHUP under nohup.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in ENDING_SIGNALS:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _raise_interrupted)
+
+
+def _raise_interrupted(number: int, frame: FrameType | None):
+    name = signal.Signals(number).name
+    raise Interrupted(f"ended by {name}; a training continues with --resume", number)
+
+
+def _exit_with(message: str | None, code: int = 2):
     """End the program with a sentence, if there is one."""
     if message is not None:
         print(f"error: {message}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(code)
 
 
 def configure_output():

@@ -1,7 +1,6 @@
 """The record of how a run was made: code, package versions, data, hardware and initial weights."""
 
 import hashlib
-import json
 import os
 import platform
 import subprocess
@@ -13,6 +12,9 @@ import pandas as pd
 import torch
 from transformers.utils import cached_file
 
+from merhan.content_hashes import require_intact
+from merhan.errors import InputError
+from merhan.files import read_json
 from merhan.recipe.schema import BUILT_IN_BACKBONES, ModelRecipe, Recipe
 
 
@@ -88,12 +90,21 @@ def rows_hash(rows: pd.DataFrame) -> str:
 
 
 def read_provenance(checkpoint: str) -> dict[str, Any]:
-    """The `provenance.json` of a run folder, a model folder or a Hub repository; empty if there is none."""
+    """The `provenance.json` of a run folder, a model folder or a Hub repository; empty if there is none.
+
+    Raises:
+        InputError: it is damaged; leaks would go unnoticed without it.
+    """
     try:
-        file = cached_file(checkpoint, "provenance.json")
-        return json.loads(Path(str(file)).read_text(encoding="utf-8"))
+        file = Path(str(cached_file(checkpoint, "provenance.json")))
     except (OSError, ValueError):
         return {}
+    remedy = "restore it, because it names the data that the weights have seen, or train again"
+    require_intact(file.parent, remedy, (file.name,))
+    record = read_json(file, remedy)
+    if not record:
+        raise InputError(f"{file}: is damaged, it is empty; {remedy}.")
+    return record
 
 
 def initial_weight_records(recipe: ModelRecipe) -> dict[str, Any]:

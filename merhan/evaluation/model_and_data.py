@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from merhan.content_hashes import require_intact
 from merhan.data.leaks import known_leaks
 from merhan.data.loading import Data, load_data
 from merhan.data.manifest import moved_paths, normalise_columns, with_absolute_paths
@@ -21,6 +22,8 @@ from processing_merhan import MerhanProcessor
 
 
 logger = get_logger(__name__)
+
+_REMEDY = "restore it, or delete hashes.json there if the change is meant"
 
 
 class Evaluation(NamedTuple):
@@ -84,7 +87,7 @@ def evaluation_data(
     if manifest:
         return override_data(DataRecipe(corpus="manifest", source=str(manifest)), changes)
     if recipe is None and is_run_folder(checkpoint):
-        recipe = Path(checkpoint) / "recipe.yaml"
+        recipe = _run_recipe(checkpoint)
     if recipe is None:
         raise InputError("evaluate: give --manifest or --recipe, or a run's folder as checkpoint.")
     return load_recipe(recipe, changes).data
@@ -104,15 +107,17 @@ def recorded_data(checkpoint: str | Path, split: str, source: str | Path | None 
     if not is_run_folder(checkpoint):
         raise InputError(f"{checkpoint}: is not a run folder, so there is no data to find --utterance in.")
     folder = Path(checkpoint).resolve()
-    tables = [folder / name for name in ("manifest.parquet", "dialogues.parquet") if (folder / name).is_file()]
+    names = ("manifest.parquet", "dialogues.parquet")
+    require_intact(folder, _REMEDY, (*names, "provenance.json"))
+    tables = [folder / name for name in names if (folder / name).is_file()]
     recorded = [with_absolute_paths(normalise_columns(read_table(path), str(path)), folder) for path in tables]
     if source is not None:
         recorded = [moved_paths(rows, source) for rows in recorded]
     rows = recorded[0]
     chosen = rows[rows["split"] == split]
     if chosen.empty:
-        names = sorted(rows["split"].unique())
-        raise InputError(f"{tables[0]}: there are no rows of the split {split!r}{did_you_mean(split, names)}")
+        splits = sorted(rows["split"].unique())
+        raise InputError(f"{tables[0]}: there are no rows of the split {split!r}{did_you_mean(split, splits)}")
     _require_recordings(chosen, checkpoint)
     return Data(rows, recorded[-1], dict(read_provenance(str(checkpoint)).get("protocol", {})), [], [])
 
@@ -141,7 +146,13 @@ def run_trainer(checkpoint: str | Path) -> dict[str, Any]:
     """The section `trainer` of the recipe of a run; empty for a model without a run folder."""
     if not is_run_folder(checkpoint):
         return {}
-    return load_recipe(Path(checkpoint) / "recipe.yaml").trainer
+    return load_recipe(_run_recipe(checkpoint)).trainer
+
+
+def _run_recipe(run: str | Path) -> Path:
+    """The recipe of a run, with which its data is read."""
+    require_intact(run, _REMEDY, ("recipe.yaml",))
+    return Path(run) / "recipe.yaml"
 
 
 def is_run_folder(path: str | Path) -> bool:

@@ -9,7 +9,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from merhan.files import write_json
+from merhan.content_hashes import write_hashes
+from merhan.files import remove_folder, write_json
 from merhan.hub.local_paths import map_strings, public_recipe, without_paths
 from merhan.hub.model_card import build_model_card
 from merhan.hub.people import may_quote, metrics_without_people, without_people
@@ -51,7 +52,8 @@ def export_model_folder(
         write_json(part / "provenance.json", provenance)
         _copy_evaluations(run / "evaluation", part / "evaluation", quotes)
         build_model_card(recipe, provenance, model, results, read_history(run)).save(part / "README.md")
-        shutil.rmtree(folder, ignore_errors=True)
+        write_hashes(part)
+        remove_folder(folder)
         part.rename(folder)
     return folder
 

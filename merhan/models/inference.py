@@ -16,6 +16,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch.utils.data import Subset
 from transformers import Trainer, TrainingArguments
 
+from merhan.content_hashes import require_intact
 from merhan.data.collator import Collator
 from merhan.data.dataset import EmotionDataset
 from merhan.errors import InputError
@@ -36,9 +37,10 @@ def load_checkpoint(name: str | Path) -> tuple[MerhanForSequenceClassification, 
         name: a run's folder, a model folder, or a Hub id.
 
     Raises:
-        InputError: there is no such model, or its config is not valid for this version.
+        InputError: there is no such model, a file of it is damaged, or its config is not valid for this version.
     """
     source = _model_source(name)
+    require_intact(source, "restore it, or delete hashes.json there if the change is meant")
     try:
         model = MerhanForSequenceClassification.from_pretrained(source, dtype=torch.float32)
         # With `config`, loading the tokenizer does not ask whether to run the code of the checkpoint.
@@ -57,7 +59,12 @@ def load_checkpoint(name: str | Path) -> tuple[MerhanForSequenceClassification, 
 
 
 def load_stage_model(folder: Path, attention: str) -> MerhanForSequenceClassification:
-    """The model of a finished stage in float32, with the attention implementation of the run."""
+    """The model of a finished stage in float32, with the attention implementation of the run.
+
+    Raises:
+        InputError: a file of it is damaged.
+    """
+    require_intact(folder, f"delete the folder {folder}, and train that stage again with --resume")
     model = MerhanForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
     # Set afterwards, because from_pretrained requires it of every backbone, and WavLM only has an attention of its own.
     model.set_attn_implementation(attention)

@@ -50,7 +50,16 @@ _TRAINING_ARGUMENTS = {item.name: item.type for item in fields(TrainingArguments
 _FOLDER_NAME = re.compile(r"[\w.+=@,() -]{1,100}")
 _DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
 # What the folder of a run holds besides the folders of its stages.
-_RUN_FILES = ("model", "evaluation", "tensorboard", "recipe.yaml", "manifest.parquet", "provenance.json", "robustness")
+_RUN_FILES = (
+    "model",
+    "evaluation",
+    "tensorboard",
+    "recipe.yaml",
+    "manifest.parquet",
+    "provenance.json",
+    "hashes.json",
+    "robustness",
+)
 
 
 def check_recipe(recipe: Recipe, where: str) -> Recipe:

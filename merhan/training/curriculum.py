@@ -9,8 +9,12 @@ import pandas as pd
 from scipy.special import softmax
 
 from merhan.files import atomic_path
+from merhan.logs import get_logger
 from merhan.names import DIMENSIONS
 from merhan.recipe.schema import CurriculumRecipe
+
+
+logger = get_logger(__name__)
 
 
 def row_difficulty(recipe: CurriculumRecipe, rows: pd.DataFrame, uncertainty: Callable[[], np.ndarray]) -> np.ndarray:
@@ -103,8 +107,12 @@ def load_or_compute(file: Path, compute: Callable[[], np.ndarray], writes: bool)
         compute: computes it where the file does not exist.
         writes: whether this process writes the file.
     """
-    if file.is_file():
+    try:
         return np.load(file)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, EOFError):
+        logger.warning(f"note: {file} is damaged; it is computed again")
     values = compute()
     if writes:
         with atomic_path(file) as temporary:

@@ -7,8 +7,12 @@ keeps its finished files, and folds of one corpus share them.
 """
 
 import hashlib
+import io
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,11 +25,13 @@ from transformers import PreTrainedModel
 from merhan.data.dataset import EmotionDataset
 from merhan.errors import InputError
 from merhan.files import atomic_path, cache_folder
-from merhan.logs import progress
+from merhan.logs import get_logger, progress
 from merhan.models.inference import weights_digest
 from modeling_merhan import MerhanModel
 from processing_merhan import MerhanProcessor
 
+
+logger = get_logger(__name__)
 
 BATCH_SIZE = 16  # rows that are computed together
 
@@ -50,7 +56,8 @@ def use_cached_features(
     backbone = getattr(model, f"{modality}_backbone")
     folder = cache_folder() / "features" / feature_cache_key(backbone, dataset.processor, precision)
     files = [_file(folder, key) for key in _content_keys(dataset, modality)]
-    batches = [rows for rows in _batches(dataset, files) if not all(_is_cached(files[row]) for row in rows)]
+    intact = _intact({file for file in files if file is not None})
+    batches = [rows for rows in _batches(dataset, files) if not all(files[row] in intact for row in rows)]
     model.eval().to(device)
     PartialState().wait_for_everyone()  # no process writes before all have listed what is missing
     with PartialState().split_between_processes(batches) as own:
@@ -61,9 +68,8 @@ def use_cached_features(
                 features = _compute(model, modality, values.to(device), mask.to(device))
             for row, states in zip(rows, features, strict=True):
                 _require_finite(states, dataset.rows["utterance_id"].iloc[row], modality)
-                if not _is_cached(files[row]):
-                    with atomic_path(cast(Path, files[row])) as temporary:
-                        np.save(temporary, states)
+                if files[row] not in intact:
+                    _save(cast(Path, files[row]), states)
     PartialState().wait_for_everyone()
     dataset.features[modality] = files
 
@@ -99,8 +105,46 @@ def _batches(dataset: EmotionDataset, files: Sequence[Path | None]) -> list[list
     return [chosen[start : start + BATCH_SIZE] for start in range(0, len(chosen), BATCH_SIZE)]
 
 
-def _is_cached(file: Path | None) -> bool:
-    return file is not None and file.is_file()
+def _save(file: Path, states: np.ndarray):
+    """Write an entry of the cache: an .npy file with the hash of its content behind it, which NumPy ignores."""
+    content = io.BytesIO()
+    np.save(content, states)
+    with atomic_path(file) as temporary:
+        temporary.write_bytes(content.getvalue() + _digest(content.getvalue()))
+
+
+def _intact(files: Iterable[Path]) -> set[Path]:
+    """The files of the cache that are there and undamaged, read by several threads; a note tells the damaged."""
+    there = [file for file in files if file.is_file()]
+    with ThreadPoolExecutor() as pool:
+        verdicts = list(pool.map(_is_intact, there))
+    if not all(verdicts):
+        logger.warning(f"note: {verdicts.count(False)} damaged entries of the feature cache are computed again")
+    return {file for file, is_intact in zip(there, verdicts, strict=True) if is_intact}
+
+
+def _is_intact(file: Path) -> bool:
+    """Whether an entry is what was written. Earlier versions wrote no hash; then its size must be right."""
+    status = file.stat()
+    return _is_intact_once(file, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _is_intact_once(file: Path, size: int, changed: int) -> bool:
+    """The verdict on a file, found once per process as long as its size and time of change stay the same."""
+    content = file.read_bytes()
+    stream = io.BytesIO(content)
+    try:
+        np.lib.format.read_magic(stream)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    except ValueError:
+        return False
+    end = stream.tell() + math.prod(shape) * dtype.itemsize
+    return len(content) == end or content[end:] == _digest(content[:end])
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def feature_cache_key(
@@ -136,7 +180,7 @@ def _content_keys(dataset: EmotionDataset, modality: str) -> list[str | None]:
 
 
 def _hash(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+    return _digest(content).hex()
 
 
 @torch.no_grad()

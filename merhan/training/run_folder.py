@@ -10,16 +10,19 @@ from typing import Any
 from accelerate import PartialState
 from omegaconf import OmegaConf
 
+from merhan.content_hashes import FILE as HASHES
+from merhan.content_hashes import require_intact, write_hashes
 from merhan.data.loading import Data
 from merhan.data.manifest import write_manifest
 from merhan.data.provenance import provenance, read_provenance, rows_hash
 from merhan.errors import InputError
 from merhan.files import atomic_path, locked, remove_folder, require_writable, write_json, write_text
-from merhan.recipe.loading import save_recipe
+from merhan.recipe.loading import recipe_errors, save_recipe
 from merhan.recipe.schema import Recipe
 from merhan.training.arguments import training_arguments
 
 
+_HASHED = ("recipe.yaml", "manifest.parquet", "provenance.json")
 _MAY_CHANGE = ("evaluation", "hub")  # sections of a recipe that may differ when a run is resumed
 
 
@@ -48,7 +51,9 @@ def check_run_folder(recipe: Recipe, resume: bool, overwrite: bool):
             f"{folder}: a run of this name exists; resume it with --resume, choose another --run_name, or delete it "
             f"with --overwrite."
         )
-    differences = sorted(_different_keys(OmegaConf.load(saved), OmegaConf.structured(recipe)))
+    require_intact(folder, "restore it, or start again with --overwrite", _HASHED)
+    with recipe_errors(saved):
+        differences = sorted(_different_keys(OmegaConf.load(saved), OmegaConf.structured(recipe)))
     differences = [key for key in differences if not key.startswith(_MAY_CHANGE)]
     if differences:
         raise InputError(
@@ -84,7 +89,7 @@ def open_run_folder(recipe: Recipe, data: Data, resume: bool = False, overwrite:
     if PartialState().is_main_process:
         check_run_folder(recipe, resume, overwrite)  # again: another run may have ended since
         if is_resumed:
-            save_recipe(recipe, folder / "recipe.yaml")  # evaluation and hub may have changed
+            _replace_recipe(folder, recipe)
         else:
             _create_run_folder(folder, recipe, data, overwrite)
     PartialState().wait_for_everyone()
@@ -103,6 +108,16 @@ def _create_run_folder(folder: Path, recipe: Recipe, data: Data, overwrite: bool
         write_json(temporary / "provenance.json", provenance(recipe, data.rows, data.protocol))
         write_text(temporary / "command.txt", shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]) + "\n")
         save_recipe(recipe, temporary / "recipe.yaml")
+        write_hashes(temporary)
+
+
+def _replace_recipe(folder: Path, recipe: Recipe):
+    """Write the recipe, whose evaluation and hub may have changed; the hashes go first, so that a process that is
+    killed here leaves none that are wrong."""
+    (folder / HASHES).unlink(missing_ok=True)
+    with atomic_path(folder / "recipe.yaml") as temporary:
+        save_recipe(recipe, temporary)
+    write_hashes(folder, _HASHED)
 
 
 def _check_training_arguments(recipe: Recipe, folder: Path):

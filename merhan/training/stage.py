@@ -13,6 +13,7 @@ from peft import PeftModel
 from torch.utils.data import Subset
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments, set_seed
 
+from merhan.content_hashes import write_hashes
 from merhan.data.collator import Collator
 from merhan.data.dataset import EmotionDataset
 from merhan.logs import get_logger
@@ -24,6 +25,7 @@ from merhan.training.arguments import autocast_precision, training_arguments
 from merhan.training.checkpoints import last_checkpoint
 from merhan.training.curriculum import label_uncertainty, load_or_compute, row_difficulty, row_weights
 from merhan.training.feature_cache import use_cached_features
+from merhan.training.interruption import signals_noted
 from merhan.training.parameter_groups import GradualUnfreezing, count_trainable, frozen_modalities, set_trainable
 from merhan.training.sampling import build_sampler
 from merhan.training.stage_history import reset_peak_memory, save_history
@@ -87,12 +89,22 @@ def train_stage(
         processing_class=_processing_class(processor),
         callbacks=[*callbacks, *_stage_callbacks(stage, model)],
     )
+    with signals_noted() as trainer.interruption:
+        _train(trainer, seed, folder)
+        merge_adapters(adapters)
+        if recipe.adversary is not None:
+            remove_adversary(model)
+        trained = _save_stage(trainer, folder)
+        trainer.end_if_interrupted(f"the end of stage {stage.name}")
+    return trained
+
+
+def _train(trainer: MerhanTrainer, seed: int, folder: Path):
+    """Train from the start or from the last intact checkpoint."""
     set_seed(seed)
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-    merge_adapters(adapters)
-    if recipe.adversary is not None:
-        remove_adversary(model)
-    return _save_stage(trainer, folder)
+    with PartialState().main_process_first():  # it removes what the others must not resume from
+        checkpoint = last_checkpoint(folder)
+    trainer.train(resume_from_checkpoint=checkpoint)
 
 
 def _prepare_model(
@@ -191,6 +203,7 @@ def _save_stage(trainer: MerhanTrainer, folder: Path) -> MerhanForSequenceClassi
     trainer.save_model(str(folder / "model.part"))
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
+        write_hashes(folder / "model.part")
         (folder / "model.part").rename(folder / "model")
     trainer.accelerator.wait_for_everyone()
     # The trained model may be sharded over processes or wrapped; reading it back is also what a resumed run does.

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,11 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import EvalPrediction, Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_pt_utils import nested_gather
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from merhan.content_hashes import FILE as HASHES
+from merhan.content_hashes import require_intact, write_hashes
 from merhan.data.dataset import EmotionDataset
 from merhan.errors import InputError
 from merhan.logs import get_logger
@@ -19,12 +24,15 @@ from merhan.metrics.classification import EmotionMetrics
 from merhan.models.inference import require_finite_logits
 from merhan.names import SCORE_TITLES, SCORES
 from merhan.training.ema import AveragingCallback, averaged_weights, load_average, save_average, weight_average
+from merhan.training.interruption import Interruption
 from merhan.training.parameter_groups import parameter_groups
 from merhan.training.sampling import LengthBucketSampler
 from modeling_merhan import MerhanForSequenceClassification, MerhanFusion, MerhanModel, emotion_loss
 
 
 logger = get_logger(__name__)
+
+_LOSS = "loss_since_last_log"  # where trainer_state.json has it, among the states of callbacks
 
 # Targets -> the value by which the loss leaves out a row.
 NO_TARGET = {"labels": -100, "dimension_targets": math.nan}
@@ -61,6 +69,9 @@ class MerhanTrainer(Trainer):
         self.sampler = sampler
         super().__init__(*args, **{"compute_metrics": partial(compute_metrics, num_labels=num_labels), **kwargs})
         self.average: AveragedModel | None = None
+        self.interruption = Interruption()
+        self._checked_step = -1
+        self._resumed_loss: dict[str, float] = {}
         if ema_decay is not None:
             if self.is_fsdp_enabled:
                 raise InputError("ema_decay: is not supported under FSDP, which shards the weights; remove the key.")
@@ -141,6 +152,70 @@ class MerhanTrainer(Trainer):
         super().save_model(output_dir, _internal_call)
         if _internal_call and self.average is not None and self.args.should_save:
             save_average(self.average, str(output_dir or self.args.output_dir))
+
+    def is_interrupted(self) -> bool:
+        """Whether a signal asked any process to end; all processes must ask at the same time."""
+        if self.args.world_size == 1:
+            return self.interruption.number is not None
+        if self.interruption.number is not None:
+            self.accelerator.set_trigger()
+        return self.accelerator.check_trigger()
+
+    def end_if_interrupted(self, where: str):
+        """Raise Interrupted if a signal asked for it.
+
+        Args:
+            where: what has been saved.
+        """
+        if self.is_interrupted():
+            raise self.interruption.error(where)
+
+    def _maybe_log_save_evaluate(self, *args, **kwargs):
+        """As Trainer's, after each step and each epoch; then the end, if a signal asked for it.
+
+        The last step of an epoch waits for the end of the epoch, which is evaluated, and so does that of the training.
+        """
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        step, is_step = self.state.global_step, self.state.global_step != self._checked_step
+        self._checked_step = step
+        ends_epoch = float(self.state.epoch or 0).is_integer()
+        if not self.is_interrupted() or self.control.should_training_stop or (is_step and ends_epoch):
+            return
+        checkpoint = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{step}"
+        if not (checkpoint / HASHES).is_file():
+            self._save_checkpoint(self.model, None)
+        self.accelerator.wait_for_everyone()
+        raise self.interruption.error(str(checkpoint))
+
+    def _load_callback_state(self):
+        states: Any = self.state.stateful_callbacks
+        self._resumed_loss = states.pop(_LOSS, {})
+        super()._load_callback_state()
+
+    def _run_epoch(self, *args, **kwargs):
+        """As Trainer's, which forgets the losses since the last log where it resumes."""
+        if self._resumed_loss:
+            self._tr_loss += self._resumed_loss["sum"]
+            self._globalstep_last_logged = int(self._resumed_loss["last_logged"])
+            self._resumed_loss = {}
+        return super()._run_epoch(*args, **kwargs)
+
+    def _save_checkpoint(self, model, trial):
+        """As Trainer's, with the losses since the last log; then the hashes of its files, by which a resumed run
+        notices damage."""
+        loss = nested_gather(self._tr_loss, self.args.parallel_mode).mean().item()
+        states: Any = self.state.stateful_callbacks
+        states[_LOSS] = {"sum": loss, "last_logged": self._globalstep_last_logged}
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
+        if self.args.should_save:
+            write_hashes(Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+
+    def _load_best_model(self):
+        require_intact(
+            str(self.state.best_model_checkpoint), "resume the run with --resume, from the checkpoint before it"
+        )
+        super()._load_best_model()
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None):
         super()._load_optimizer_and_scheduler(checkpoint)
