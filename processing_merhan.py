@@ -105,7 +105,7 @@ def load_audio(
         waveform = waveform - waveform.mean()
         if trim_silence is not None:
             waveform = _trim(waveform, trim_silence)
-        return _fit(waveform, min_seconds, max_seconds)
+        return fit_length(waveform, min_seconds, max_seconds)
 
 
 def read_audio(
@@ -626,8 +626,8 @@ def _trim(waveform: np.ndarray, decibels: float) -> np.ndarray:
     return waveform[max(loud[0] - 5, 0) * frame : (loud[-1] + 6) * frame]
 
 
-def _fit(waveform: np.ndarray, min_seconds: float, max_seconds: float | None) -> np.ndarray:
-    """Pad short sound with zeros, and take the middle of long sound."""
+def fit_length(waveform: np.ndarray, min_seconds: float, max_seconds: float | None) -> np.ndarray:
+    """Pad short sound `(samples,)` at 16 kHz with zeros, and take the middle of long sound, as [`load_audio`] does."""
     shortest = round(min_seconds * SAMPLING_RATE)
     longest = len(waveform) if max_seconds is None else round(max_seconds * SAMPLING_RATE)
     first = max(len(waveform) - longest, 0) // 2
@@ -1177,6 +1177,7 @@ __all__ = [
     "MerhanDataCollator",
     "MerhanProcessor",
     "decode_audio",
+    "fit_length",
     "load_audio",
     "read_audio",
 ]

@@ -32,6 +32,7 @@ LAYERS = (
     "recipe",
     "data",
     "models",
+    "prediction",
     "training",
     "evaluation",
     "experiments",

@@ -7,7 +7,7 @@ results = merhan.evaluate(run)
 scores = merhan.predict(run, "clips.csv")
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from transformers import set_seed
 
 from merhan.data.dataset import EmotionDataset
 from merhan.data.leaks import require_accepted_leaks
-from merhan.data.loading import Data, unlabelled_rows
+from merhan.data.loading import Data
 from merhan.data.loading import load_data as load_rows
 from merhan.data.provenance import initial_weight_records
 from merhan.evaluation.comparison import compare as compare_systems
@@ -30,7 +30,8 @@ from merhan.logs import get_logger
 from merhan.models.backbones import check_backbones
 from merhan.models.building import build_model, build_processor
 from merhan.models.inference import as_in_training, load_checkpoint
-from merhan.models.temperature_scaling import calibrate, predict_scores
+from merhan.models.temperature_scaling import calibrate
+from merhan.prediction.predict import Predictor
 from merhan.recipe.loading import load_recipe
 from merhan.recipe.schema import Recipe
 from merhan.reporting.markdown_tables import scores_table
@@ -146,21 +147,43 @@ def evaluate(
         return evaluate_conditions(model, processor, data, [split], conditions, folder, batch_size)
 
 
-def predict(checkpoint: str | Path, rows: str | Path | pd.DataFrame, batch_size: int = 16) -> pd.DataFrame:
+def predict(
+    checkpoint: str | Path,
+    rows: Any,
+    batch_size: int = 16,
+    *,
+    out: str | Path | None = None,
+    min_score: float = 0.0,
+    workers: int | None = None,
+    columns: Mapping[str, str | None] | None = None,
+    overwrite: bool = False,
+) -> pd.DataFrame | None:
     """Calibrated scores for unlabelled utterances.
 
     Args:
         checkpoint: a run's folder, a model folder, or a Hub id.
-        rows: a table (Parquet, CSV, TSV, JSONL) or a data frame with the columns `audio` (paths; of a file relative to
-            its folder), `text`, or both; also read: `utterance_id, speaker, dialogue, turn, start, end`.
-        batch_size: utterances per batch.
+        rows: a recording, a folder of recordings, a table (Parquet, CSV, TSV, JSONL, .xlsx) or a data frame with the
+            columns `audio` (paths; of a file relative to its folder), `text`, or both, a folder of `datasets`, or a
+            list of these. Of tables also read: `utterance_id, speaker, dialogue, turn, start, end`.
+        batch_size: utterances per batch and process.
+        out: a .parquet, .csv or .jsonl file to write the result to, in parts: the same call resumes an interrupted one.
+        min_score: answers whose highest score is lower are marked as `abstained`.
+        workers: processes that decode ahead; by default on a GPU one for each core, at most 8, else none.
+        columns: manifest column -> column of the tables, as `{"audio": "path"}`.
+        overwrite: replace `out` and what an interrupted call left.
 
     Returns:
-        One row per utterance: `utterance_id`, `prediction`, and a column `score_<label>` per label, summing to 1.
+        None if `out` is named; else one row per utterance: `utterance_id`, `prediction`, a column `score_<label>` per
+        label, summing to 1, `given`, `seconds`, `seconds_used`, `abstained`, and `error` where it cannot be read.
     """
     model, processor = load_checkpoint(str(checkpoint))
-    utterances = unlabelled_rows(rows)
-    return predict_scores(model, processor, utterances, batch_size)
+    with as_in_training(run_trainer(checkpoint)) as speed:
+        speed = speed._replace(workers=speed.workers if workers is None else workers)
+    predictor = Predictor(model, processor, batch_size, min_score, speed)
+    if out is None:
+        return predictor.table(rows, columns)
+    predictor.file(rows, Path(out), columns, overwrite)
+    return None
 
 
 def compare(*runs: str | Path, split: str = "test", resamples: int = 5000, seed: int = 0) -> pd.DataFrame:

@@ -80,6 +80,8 @@ def refusal(words: list[str]) -> str:
         return "" if set(words[1:]) <= set(targets) else "no such target"
     if words[0] == "merhan":
         return exits(build_parser().parse_args, words[1:])
+    if words[0] == "accelerate" and "-m" in words:
+        words = ["python", *words[words.index("-m") :]]
     if words[:2] == ["python", "-m"]:
         if words[2] == "merhan":
             return exits(build_parser().parse_args, words[3:])

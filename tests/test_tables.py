@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 from merhan.data.corpora.base import read_corpus
-from merhan.data.loading import unlabelled_rows
 from merhan.data.manifest import normalise_columns, read_manifest, validate
 from merhan.data.table_files import load_table
 from merhan.errors import InputError
@@ -181,11 +180,6 @@ def test_a_root_relative_to_the_working_folder_or_to_the_table(place, tmp_path, 
     for root in ("..", "."):
         (path,) = read_corpus("table", tmp_path / "tables" / "mine.csv", root=root).rows["audio"]
         assert Path(path).is_file() == (root == ".." or not place)
-
-
-def test_predictions_need_no_content_in_a_column():
-    rows = pd.DataFrame({"audio": ["a.wav", "b.wav"], "text": ["", ""]})
-    assert unlabelled_rows(rows)["text"].tolist() == ["", ""]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a backslash separates folders there")

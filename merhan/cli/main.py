@@ -19,6 +19,7 @@ COMMANDS = (
     "audit",
     "train",
     "evaluate",
+    "predict",
     "compare",
     "experiment",
     "explain",

@@ -150,8 +150,18 @@ def reader_options(arguments: argparse.Namespace) -> dict[str, Any]:
     pairs = [_pair(change, "--option", "root=clips") for change in arguments.option]
     options = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist(["=".join(pair) for pair in pairs])))
     if arguments.column:
-        options["columns"] = dict(_pair(change, "--column", "audio=file") for change in arguments.column)
+        options["columns"] = column_options(arguments)
     return options
+
+
+def column_options(arguments: argparse.Namespace) -> dict[str, str | None]:
+    """`--column field=column` as a dictionary; `text=` is None: the table has no such column.
+
+    Raises:
+        InputError: a `--column` has no `=`.
+    """
+    pairs = [_pair(change, "--column", "audio=file") for change in arguments.column]
+    return {field: column or None for field, column in pairs}
 
 
 def label_options(arguments: argparse.Namespace) -> dict[str, Any]:

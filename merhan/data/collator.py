@@ -24,7 +24,9 @@ class Collator:
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         columns = {name: [example[name] for example in examples] for name in examples[0]}
-        batch = {"labels": torch.tensor(columns.pop("labels"))}
+        batch = {}
+        if "labels" in columns:
+            batch["labels"] = torch.tensor(columns.pop("labels"))
         extras = columns.pop("extras", None)
         if extras:
             batch |= default_collate(extras)

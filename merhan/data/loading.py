@@ -8,12 +8,10 @@ import pandas as pd
 
 from merhan.data.audio_facts import AudioFacts, measure_recordings
 from merhan.data.corpora.base import read_corpus, source_name
-from merhan.data.corpora.table_corpus import rename_columns
 from merhan.data.leaks import Leak, audit, require_accepted_leaks
-from merhan.data.manifest import FEATURES, is_context_only, normalise_columns, unknown_speakers
+from merhan.data.manifest import FEATURES, is_context_only, unknown_speakers
 from merhan.data.protocols import split
 from merhan.data.stored_features import feature_width
-from merhan.data.table_files import read_table
 from merhan.errors import InputError
 from merhan.recipe.schema import DataRecipe
 
@@ -177,20 +175,3 @@ def keep_readable(
         missing = " and no ".join(columns)
         notes.append(f"{where}: {(~readable).sum()} of {len(rows)} rows left out, they have no {missing}")
     return rows[readable].reset_index(drop=True), notes
-
-
-def unlabelled_rows(table: str | Path | pd.DataFrame) -> pd.DataFrame:
-    """Manifest rows without labels, to be predicted.
-
-    Args:
-        table: a file, whose `audio` paths are relative to its folder, or a data frame.
-
-    Raises:
-        InputError: neither `audio` nor `text` is a column, or a cell is invalid.
-    """
-    folder, name = Path(), "rows"
-    if not isinstance(table, pd.DataFrame):
-        folder, name = Path(table).parent, str(table)
-        table = read_table(table)
-    rows = normalise_columns(rename_columns(table, {}, "predict", folder).assign(label=""), name)
-    return rows.assign(duration=rows.get("duration", 0.0))

@@ -5,11 +5,9 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from scipy.special import softmax
 
 from merhan.data.dataset import EmotionDataset
-from merhan.data.loading import available_modalities, keep_readable
-from merhan.errors import InputError
+from merhan.data.loading import available_modalities
 from merhan.metrics.calibration import fit_temperature
 from merhan.models.inference import label_ids, predict_logits
 from modeling_merhan import MerhanForSequenceClassification
@@ -58,32 +56,6 @@ def row_temperatures(
     names = ["+".join(np.array(modalities)[present]) for present in available]
     values = [model.config.temperature.get(name, 1.0) for name in names]
     return pd.DataFrame({"modalities": names, "value": values})
-
-
-def predict_scores(
-    model: MerhanForSequenceClassification, processor: MerhanProcessor, rows: pd.DataFrame, batch_size: int = 16
-) -> pd.DataFrame:
-    """Calibrated scores of rows without labels.
-
-    Returns:
-        One row per utterance: `utterance_id`, `prediction`, and a column `score_<label>` per label, summing to 1.
-
-    Raises:
-        InputError: a row has none of the modalities that the model reads.
-    """
-    modalities, labels = model.config.modalities, list(label_ids(model))
-    readable, notes = keep_readable(rows, modalities, processor.modalities, "predict")
-    if notes:
-        raise InputError(f"{notes[0]}; remove these rows, or fill these columns.")
-    placeholder = readable.assign(label=labels[0])  # the data set needs a label, on which no score depends
-    dataset = EmotionDataset(placeholder, processor, label_ids(model), modalities)
-    logits, _ = predict_logits(model, processor, dataset, batch_size)
-    temperatures = row_temperatures(model, processor, readable, modalities)["value"].to_numpy()
-    scores = softmax(logits / temperatures[:, None], axis=1)
-    table = pd.DataFrame(scores, columns=[f"score_{label}" for label in labels])
-    table.insert(0, "utterance_id", readable["utterance_id"].to_numpy())
-    table.insert(1, "prediction", [labels[number] for number in scores.argmax(axis=1)])
-    return table
 
 
 def _combinations(modalities: Sequence[str]) -> Iterator[tuple[str, ...]]:

@@ -56,7 +56,7 @@ def read(
     if source is None:
         raise InputError("data.source: give the name or the folder of the data set.")
     name, columns = str(source), dict(columns or {})
-    splits = _load(name, config)
+    splits = load_splits(name, config)
     _require_labels(splits, columns, name)
     parts = [_rows(split, part, columns, name) for part, split in splits.items()]
     table = pd.concat(parts, ignore_index=True)
@@ -66,7 +66,12 @@ def read(
     return Corpus(rows, skipped, remarks_on(table, columns))
 
 
-def _load(source: str, config: str | None) -> datasets.DatasetDict:
+def load_splits(source: str, config: str | None = None) -> datasets.DatasetDict:
+    """The splits of a data set, see [`read`].
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
     path = Path(source).expanduser()
     try:
         if (path / "dataset_dict.json").is_file():

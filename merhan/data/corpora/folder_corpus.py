@@ -17,8 +17,8 @@ from merhan.errors import InputError
 
 
 # What processing_merhan.load_audio decodes; other files are left out, and counted.
-_SUFFIXES = {".wav", ".flac", ".aif", ".aiff", ".ogg", ".opus", ".mp3"}  # by soundfile
-_SUFFIXES |= {".m4a", ".aac", ".wma", ".mp4", ".webm", ".mkv"}  # by PyAV
+RECORDING_SUFFIXES = {".wav", ".flac", ".aif", ".aiff", ".ogg", ".opus", ".mp3"}  # by soundfile
+RECORDING_SUFFIXES |= {".m4a", ".aac", ".wma", ".mp4", ".webm", ".mkv"}  # by PyAV
 
 
 def read(source: str | Path | None, speaker_pattern: str | None = None) -> Corpus:
@@ -51,7 +51,7 @@ def list_recordings(folder: Path) -> list[Path]:
         InputError: there are none.
     """
     files = _files(folder)
-    recordings = [path for path in files if path.suffix.lower() in _SUFFIXES and not _is_hidden(path)]
+    recordings = [path for path in files if path.suffix.lower() in RECORDING_SUFFIXES and not _is_hidden(path)]
     if not recordings:
         raise InputError(f"{folder}: no recording in it or below it; they should be at <label>/<name>.wav.")
     return recordings

@@ -1,0 +1,1 @@
+"""Scores for utterances without labels: files, folders and tables of any size, and long recordings."""
