@@ -26,6 +26,7 @@ import functools
 import io
 import itertools
 import json
+import logging
 import marshal
 import math
 import os
@@ -44,6 +45,8 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.processing_utils import ProcessorMixin
 
+
+logger = logging.getLogger(__name__)
 
 SAMPLING_RATE = 16_000
 SAMPLES_PER_FRAME = 320  # of wav2vec2 and its relatives
@@ -744,13 +747,32 @@ class MerhanProcessor(ProcessorMixin):
         _require_choice("padding", padding, (True, False, "longest", "max_length", "grid"))
         if not padding and len(rows) > 1:
             raise ValueError(f"padding=False: {len(rows)} utterances do not fit into one tensor; pad them.")
-        waveforms = [self.load_audio(row["audio"], None, None, truncation, sampling_rate) for row in rows]
-        tokens = [self.encode_text(row["text"], row["speaker"], row["context"], truncation) for row in rows]
-        batch = self.pad(waveforms, tokens, padding=padding)
-        self._require_readable(batch)
+        batch, _ = self.batch(rows, padding, truncation, sampling_rate)
         if return_tensors == "np":
             return BatchFeature({name: tensor.numpy() for name, tensor in batch.items()})
         return batch
+
+    def batch(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        padding: bool | str = True,
+        truncation: bool = True,
+        sampling_rate: float | None = None,
+    ) -> tuple[BatchFeature, int]:
+        """The tensors of utterances `{"audio", "text", "speaker", "context"}`, and the number of those that have sound
+        beyond `max_seconds`, of which only the middle is in the tensors. Arguments and errors as in a call."""
+        waveforms: list[np.ndarray | None] = []
+        num_cut = 0
+        for row in rows:
+            whole = waveform = self.load_audio(row["audio"], None, None, False, sampling_rate)
+            if whole is not None and truncation:
+                waveform = fit_length(whole, self.min_seconds, self.max_seconds)
+                num_cut += len(waveform) < len(whole)
+            waveforms.append(waveform)
+        tokens = [self.encode_text(row["text"], row["speaker"], row["context"], truncation) for row in rows]
+        batch = self.pad(waveforms, tokens, padding=padding)
+        self._require_readable(batch)
+        return batch, num_cut
 
     def load_audio(
         self,
@@ -1029,7 +1051,8 @@ class EmotionRecognitionPipeline(Pipeline):
 
     Audio is anything that [`load_audio`] decodes, with `sampling_rate=` for bare arrays and tensors. `speaker` and
     `context` (the previous turns, oldest first) are used by a model that was trained with them. Scores are calibrated
-    (`config.temperature`); `top_k` keeps the best few labels.
+    (`config.temperature`); `top_k` keeps the best few labels. Of sound beyond the processor's `max_seconds` only the
+    middle is used, and a warning per call says of how many recordings.
 
     With `explain=True` the result of each utterance is not the list of scores, but a dictionary of
 
@@ -1068,8 +1091,14 @@ class EmotionRecognitionPipeline(Pipeline):
     ) -> Iterator[Any]:
         """The result of each utterance, batch by batch as they are asked for."""
         utterances = (_utterance(row.pop("audio"), **row) for row in rows)
+        cut: list[int] = []  # the number of each batch
         for batch in iter(lambda: list(itertools.islice(utterances, batch_size)), []):
-            yield from super().__call__({"utterances": batch, "sampling_rate": rate}, **options)
+            yield from super().__call__({"utterances": batch, "sampling_rate": rate, "cut": cut}, **options)
+        if sum(cut):
+            logger.warning(
+                f"Of {sum(cut)} recordings only the middle was used: they are longer than the "
+                f"{cast(MerhanProcessor, self.processor).max_seconds:g} s that this model was made for. Split them."
+            )
 
     def _sanitize_parameters(self, **options):
         unknown = set(options) - {"top_k", "explain"}
@@ -1091,8 +1120,8 @@ class EmotionRecognitionPipeline(Pipeline):
         rows: list[dict[str, Any]] = inputs["utterances"]
         processor: Any = self.processor
         padding = "longest" if explain else "grid"
-        columns = {name: [row[name] for row in rows] for name in _FIELDS}
-        batch = processor(**columns, padding=padding, sampling_rate=inputs.get("sampling_rate"))
+        batch, num_cut = processor.batch(rows, padding, sampling_rate=inputs.get("sampling_rate"))
+        inputs["cut"].append(num_cut)
         if not explain or len(_by_modality(batch)) < 2:
             return {"batch": batch, "words": []}
         return {"batch": batch, "words": processor.words(*(rows[0][name] for name in _FIELDS[1:]))}

@@ -146,6 +146,7 @@ def test_documented_commands_are_accepted_by_the_parsers():
         "merhan publish outputs/quickstart",
         "python train_hf_e2e.py --config a.yaml --dryrun",
         "accelerate launch evaluate_hf_e2e.py --checkpoint a --modalities video",
+        "accelerate launch --num_processes 2 -m merhan trian",
         "python benchmarks/nothing.py",
         "python benchmarks/padding.py --nope",
         "python -m merhann train",

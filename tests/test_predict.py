@@ -404,3 +404,19 @@ def test_from_python(predictor, rows, tmp_path):
     ]:
         with pytest.raises(InputError, match=message):
             merhan.predict(tmp_path / "model", rows, **options)
+
+
+def test_the_pipeline_says_what_it_leaves_out_once_per_call(predictor, tmp_path, caplog):
+    paths = []
+    for seconds in (2.0, 3.0, 3.5, 5.0):
+        paths.append(str(tmp_path / f"{seconds:g}.wav"))
+        soundfile.write(paths[-1], 0.1 * np.sin(np.arange(int(seconds * 16_000)) / 9), 16_000)
+    recogniser = EmotionRecognitionPipeline(model=predictor.model, processor=predictor.processor)
+    recogniser(paths, batch_size=1)
+    list(recogniser(path for path in paths))
+    recogniser(paths[3], explain=True)
+    counts = [record.message.split(" recordings")[0] for record in caplog.records]
+    assert counts == ["Of 2", "Of 2", "Of 1"] and "longer than the 3 s" in caplog.text
+    caplog.clear()
+    recogniser(paths[:2])
+    assert not caplog.records
