@@ -11,7 +11,7 @@ from merhan.errors import missing_extra
 
 
 if TYPE_CHECKING:
-    from merhan.api import compare, evaluate, load_data, predict, train
+    from merhan.api import compare, evaluate, load_data, predict, timeline, train
     from merhan.errors import InputError
     from merhan.hub.publishing import publish
     from merhan.metrics.classification import EmotionMetrics
@@ -24,6 +24,7 @@ _MODULES = {
     "train": "merhan.api",
     "evaluate": "merhan.api",
     "predict": "merhan.api",
+    "timeline": "merhan.api",
     "compare": "merhan.api",
     "publish": "merhan.hub.publishing",
     "load_checkpoint": "merhan.models.inference",
@@ -41,6 +42,7 @@ __all__ = [
     "load_recipe",
     "predict",
     "publish",
+    "timeline",
     "train",
 ]
 

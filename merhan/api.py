@@ -32,6 +32,7 @@ from merhan.models.building import build_model, build_processor
 from merhan.models.inference import as_in_training, load_checkpoint
 from merhan.models.temperature_scaling import calibrate
 from merhan.prediction.predict import Predictor
+from merhan.prediction.timeline import timeline as score_timeline
 from merhan.recipe.loading import load_recipe
 from merhan.recipe.schema import Recipe
 from merhan.reporting.markdown_tables import scores_table
@@ -176,14 +177,37 @@ def predict(
         None if `out` is named; else one row per utterance: `utterance_id`, `prediction`, a column `score_<label>` per
         label, summing to 1, `given`, `seconds`, `seconds_used`, `abstained`, and `error` where it cannot be read.
     """
-    model, processor = load_checkpoint(str(checkpoint))
-    with as_in_training(run_trainer(checkpoint)) as speed:
-        speed = speed._replace(workers=speed.workers if workers is None else workers)
-    predictor = Predictor(model, processor, batch_size, min_score, speed)
+    predictor = _predictor(checkpoint, batch_size, min_score, workers)
     if out is None:
         return predictor.table(rows, columns)
     predictor.file(rows, Path(out), columns, overwrite)
     return None
+
+
+def timeline(
+    checkpoint: str | Path, recording: str | Path, batch_size: int = 16, min_score: float = 0.0
+) -> pd.DataFrame:
+    """Calibrated scores along a recording of any length, for each utterance between two pauses.
+
+    Args:
+        checkpoint: a run's folder, a model folder, or a Hub id.
+        recording: a file.
+        batch_size: utterances per batch.
+        min_score: utterances whose highest score is lower are marked as `abstained`.
+
+    Returns:
+        One row per utterance: `start` and `end` in seconds, `prediction`, a column `score_<label>` per label,
+        `abstained`, and `error` where it has no scores.
+    """
+    return score_timeline(_predictor(checkpoint, batch_size, min_score), recording)
+
+
+def _predictor(checkpoint: str | Path, batch_size: int, min_score: float, workers: int | None = None) -> Predictor:
+    """A model with the precision and, unless told otherwise, the loader workers of its training."""
+    model, processor = load_checkpoint(str(checkpoint))
+    with as_in_training(run_trainer(checkpoint)) as speed:
+        speed = speed._replace(workers=speed.workers if workers is None else workers)
+    return Predictor(model, processor, batch_size, min_score, speed)
 
 
 def compare(*runs: str | Path, split: str = "test", resamples: int = 5000, seed: int = 0) -> pd.DataFrame:

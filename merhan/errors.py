@@ -35,8 +35,10 @@ _EXTRA |= {"tensorboard", "jinja2", "filelock", "psutil", "openpyxl"}
 
 
 def missing_extra(error: ImportError) -> str | None:
-    """What to install, if a package is missing that training and evaluation need and inference does not."""
+    """What to install, if a package of one of our extras is missing."""
     package = (error.name or "").split(".")[0]
+    if package == "silero_vad":
+        return "silero_vad is not installed, which finds speech: pip install 'merhan[timeline]'"
     if package not in _EXTRA:
         return None
     return f"{package} is not installed, which training and evaluation need: pip install 'merhan[train]'"

@@ -20,6 +20,7 @@ COMMANDS = (
     "train",
     "evaluate",
     "predict",
+    "timeline",
     "compare",
     "experiment",
     "explain",
