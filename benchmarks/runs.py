@@ -10,7 +10,14 @@ from pathlib import Path
 
 from common import command, hardware, publish
 
-from merhan.reporting.markdown_tables import class_table, interval_note, markdown_table, scores_table, temperatures_note
+from merhan.reporting.markdown_tables import (
+    Markdown,
+    class_table,
+    interval_note,
+    markdown_table,
+    scores_table,
+    temperatures_note,
+)
 
 
 def main():
@@ -29,7 +36,7 @@ def main():
     first = next(iter(evaluations.values()))
     protocol = first["protocol"]
     seeds = sorted({json.loads((run / "provenance.json").read_text())["seed"] for run in arguments.runs})
-    commands = [[f"`{run.name}`", command_of(run, hidden)] for run in arguments.runs]
+    commands = [[Markdown(f"`{run.name}`"), Markdown(command_of(run, hidden))] for run in arguments.runs]
     text = f"""`{command(**hidden)}`
 
 {markdown_table(["run", "command"], commands)}

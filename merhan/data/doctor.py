@@ -16,7 +16,7 @@ import pandas as pd
 from merhan.data.audio_facts import AudioFacts, inspect_audio
 from merhan.data.leaks import normalise_text
 from merhan.data.manifest import NULL_WORD_COLUMNS, has_modality, has_null_word
-from merhan.reporting.markdown_tables import markdown_table
+from merhan.reporting.markdown_tables import Markdown, markdown_table
 from merhan.reporting.pages import figure_data_url, render
 from processing_merhan import AudioError
 
@@ -271,7 +271,7 @@ def _null_words(rows: pd.DataFrame) -> list[Finding]:
     findings = []
     for column in NULL_WORD_COLUMNS:
         if column in rows:
-            problem = f"cells of {column} such as `nan`, which exports write for empty ones"
+            problem = Markdown(f"cells of {column} such as `nan`, which exports write for empty ones")
             findings += _finding("warning", problem, rows, has_null_word(rows[column]), "clear them, or leave them out")
     return findings
 

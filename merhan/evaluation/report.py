@@ -25,6 +25,7 @@ from merhan.reporting.markdown_tables import (
     class_table,
     confusion_table,
     dimension_rows,
+    escape_markdown,
     interval_note,
     markdown_table,
     risk_coverage_note,
@@ -183,7 +184,7 @@ def write_report(metrics: Mapping[str, Any], name: str, path: Path):
     """
     facts = [f"{key}: {value}" for key, value in header_facts(name, metrics).items() if value]
     parts = [
-        f"# {report_title(name, metrics)}",
+        f"# {escape_markdown(report_title(name, metrics))}",
         bullet_list(facts),
         f"## Scores\n\n{scores_table({metrics['condition']: metrics})}\n\n{interval_note(metrics)}",
         *_section("Rows left out", bullet_list(metrics["notes"])),
@@ -202,8 +203,8 @@ def write_report(metrics: Mapping[str, Any], name: str, path: Path):
 
 
 def bullet_list(lines: Sequence[str]) -> str:
-    """A Markdown list."""
-    return "\n".join(f"* {line}" for line in lines)
+    """A Markdown list; its lines are escaped."""
+    return "\n".join(f"* {escape_markdown(line)}" for line in lines)
 
 
 def _section(title: str, content: str) -> list[str]:

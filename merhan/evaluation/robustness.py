@@ -20,7 +20,7 @@ from merhan.files import write_json, write_text
 from merhan.logs import progress
 from merhan.names import MODALITIES, SCORES
 from merhan.recipe.schema import AugmentationRecipe, NoiseRecipe, RoomRecipe, TranscriptNoiseRecipe
-from merhan.reporting.markdown_tables import format_score, interval_note, markdown_table
+from merhan.reporting.markdown_tables import Markdown, escape_markdown, format_score, interval_note, markdown_table
 from merhan.reporting.matplotlib_plots import plot_robustness
 from merhan.reporting.pages import render
 from modeling_merhan import MerhanForSequenceClassification
@@ -234,7 +234,7 @@ def _markdown_report(
         f"{interval_note(clean)} The change is against the clean condition, paired on the same rows.",
         "![UAR under every condition](robustness.png)",
         robustness_table(rows),
-        bullet_list([f"**{key}**: {note}" for key, note in notes.items()]),
+        bullet_list([Markdown(f"**{escape_markdown(key)}**: {escape_markdown(note)}") for key, note in notes.items()]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -15,7 +15,14 @@ from merhan.hub.local_paths import public_recipe
 from merhan.models.inference import label_ids
 from merhan.names import SCORE_TITLES, SCORES
 from merhan.recipe.schema import BUILT_IN_BACKBONES, ModelRecipe, Recipe, selects_best_epoch
-from merhan.reporting.markdown_tables import interval_note, protocol_note, scores_table, temperatures_note
+from merhan.reporting.markdown_tables import (
+    code_span,
+    escape_markdown,
+    interval_note,
+    protocol_note,
+    scores_table,
+    temperatures_note,
+)
 from merhan.training.stage_history import StageHistory
 from modeling_merhan import MerhanForSequenceClassification
 
@@ -48,14 +55,14 @@ def build_model_card(
     return ModelCard.from_template(
         _card_data(recipe, public, provenance, modalities, results),
         template_path=str(resource("hub_card/README.md.jinja")),
-        model_name=public["run_name"],
+        model_name=escape_markdown(public["run_name"]),
         repo_id=recipe.hub.repo_id or UNPUBLISHED,
         modalities=[MODALITY_NAMES[name] for name in modalities],
         example=", ".join(EXAMPLE_INPUTS[name] for name in modalities),
-        labels=list(label_ids(model)),
+        labels=[escape_markdown(label) for label in label_ids(model)],
         fusion=_fusion(model),
         backbones=_backbones(recipe.model, public),
-        stages=recipe.stages,
+        stages=[{**vars(stage), "name": code_span(stage.name)} for stage in recipe.stages],
         metric=_selection_metric(recipe),
         hardware=provenance["hardware"],
         minutes=sum(stage.seconds for stage in history) / 60,
@@ -86,7 +93,7 @@ def _backbones(recipe: ModelRecipe, public: Mapping[str, Any]) -> list[str]:
             "tiny": f"a tiny random {kind} encoder",
             "features": f"stored {kind} features",
         }
-        backbones.append(built_in.get(name, f"`{name}`"))
+        backbones.append(built_in.get(name, code_span(name)))
     return backbones
 
 
@@ -101,9 +108,9 @@ def _data_context(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """What the card says of the data."""
     data = provenance["data"]
     return {
-        "protocol": provenance["protocol"],
+        "leaks": [escape_markdown(leak) for leak in provenance["protocol"].get("leaks", [])],
         "protocol_note": protocol_note(provenance["protocol"]),
-        "corpora": data["corpora"],
+        "corpora": [escape_markdown(name) for name in data["corpora"]],
         "sources": _sources(data["corpora"]),
         "splits": data["splits"],
         "speakers": len(data["speakers"].get("train", ())),
@@ -154,7 +161,8 @@ def _extremes(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     large = [group for group in groups if group["n"] >= FEWEST_ROWS] or groups
     ranked = sorted(large, key=lambda group: group["uar"])
-    return {"count": len(groups), "worst": ranked[0], "best": ranked[-1]}
+    worst, best = [{**group, "name": escape_markdown(group["name"])} for group in (ranked[0], ranked[-1])]
+    return {"count": len(groups), "worst": worst, "best": best}
 
 
 def _operating_point(curve: Mapping[str, Sequence[float]]) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Markdown tables and sentences about metrics."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,10 +8,40 @@ from merhan.metrics.intervals import FEWEST_CLUSTERS
 from merhan.names import SCORE_TITLES, SCORES
 
 
+class Markdown(str):
+    """A text of ours with markup; every other text is escaped."""
+
+
+# What begins markup in Markdown or HTML, and what would end a table row, heading or list item.
+_MARKUP = re.compile(r"[\\`*|]|<(?=[A-Za-z/!?])|\[(?=[^\]]*\]\()|&(?=#?\w+;)|[\x00-\x1f\x7f\x85\u2028\u2029]+")
+
+
+def escape_markdown(text: Any) -> str:
+    """A text, as a name or a quote, so that Markdown shows it as it is, in a cell, a heading or a list item."""
+    if isinstance(text, Markdown):
+        return str(text)
+    return _MARKUP.sub(_escaped, str(text))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    character = match.group()[0]
+    if character < " " or character in "\x7f\x85\u2028\u2029":
+        return " "
+    return f"&#{ord(character)};"
+
+
+def code_span(text: Any) -> str:
+    """A text as code, whatever it holds."""
+    escaped = escape_markdown(text)
+    if escaped != str(text):
+        return f"<code>{escaped}</code>"
+    return f"`{text}`"
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A GitHub table; the first column is left-aligned, the others are right-aligned."""
+    """A GitHub table; the first column is left-aligned, the others are right-aligned. Cells are escaped."""
     rule = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in (header, rule, *rows))
+    return "\n".join("| " + " | ".join(map(escape_markdown, line)) + " |" for line in (header, rule, *rows))
 
 
 def format_score(metrics: Mapping[str, Any], score: str) -> str:
@@ -142,7 +173,7 @@ def votes_note(metrics: Mapping[str, Any]) -> str:
 
 def protocol_note(protocol: Mapping[str, Any]) -> str:
     """Name, version and hash of a protocol, and the fold if it has folds, in Markdown."""
-    note = f"`{protocol['name']}` version {protocol['version']} (hash `{protocol.get('hash') or 'none'}`)"
+    note = f"{code_span(protocol['name'])} version {protocol['version']} (hash `{protocol.get('hash') or 'none'}`)"
     if "fold" in protocol and "folds" in protocol:
         note += f", fold {protocol['fold']} of {protocol['folds']}"
     return note
