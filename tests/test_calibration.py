@@ -71,3 +71,28 @@ def test_a_row_without_text_gets_the_temperature_of_audio(trained_like, processo
         scores = {entry["label"]: entry["score"] for entry in answer}
         ordered = torch.tensor([scores[label] for label in model.config.label2id])
         torch.testing.assert_close(ordered, torch.from_numpy(softmax(logits / temperature)), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 40, 1000])
+@pytest.mark.parametrize("num_labels", [2, 4, 7])
+def test_scores_are_no_sharper_than_rows_without_a_mistake_support(rows, num_labels):
+    """The rule of succession: after n rows without a mistake, one in n + 2 is expected to be one."""
+    rng = np.random.default_rng(rows + num_labels)
+    logits = rng.normal(size=(rows, num_labels))
+    references = logits.argmax(axis=1)
+    for scale in (0.1, 1, 100):
+        temperature = fit_temperature(scale * logits, references)
+        scores = softmax(scale * logits / temperature, axis=1)
+        plain = softmax(scale * logits, axis=1)
+        assert scores.max() <= max((rows + 1) / (rows + 2) + 1e-6, plain.max())
+        assert 0.049 < temperature <= 1
+
+
+def test_with_a_mistake_the_temperature_is_the_one_of_the_log_loss():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(50, 4))
+    references = logits.argmax(axis=1)
+    references[0] = (references[0] + 1) % 4
+    grid = np.exp(np.linspace(-3, 3, 6001))
+    losses = [torch.nn.functional.cross_entropy(torch.tensor(logits / t), torch.tensor(references)) for t in grid]
+    assert fit_temperature(logits, references) == pytest.approx(grid[int(np.argmin(losses))], rel=2e-3)

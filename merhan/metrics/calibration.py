@@ -3,13 +3,17 @@
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq, minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import brier_score_loss, log_loss
 
 
 def fit_temperature(logits: np.ndarray, references: np.ndarray) -> float:
     """Temperature that minimises the log loss of `softmax(logits / temperature)` (Guo et al. 2017, arXiv 1706.04599).
+
+    If every row is predicted correctly, that temperature is 0 and every score exactly 1, which no finite number of rows
+    supports. Then scores are sharpened only as far as none of these rows exceeds `(n + 1) / (n + 2)`, the accuracy to
+    be expected after `n` rows without a mistake (Laplace's rule of succession, as in the targets of Platt 1999).
 
     Args:
         logits: `(rows, num_labels)`, of validation rows.
@@ -18,13 +22,33 @@ def fit_temperature(logits: np.ndarray, references: np.ndarray) -> float:
     Returns:
         A temperature between 0.05 and 20.
     """
+    if is_without_mistake(logits, references):
+        return _supported_temperature(logits)
 
     def loss(log_temperature: float) -> float:
         log_probabilities = log_softmax(logits / np.exp(log_temperature), axis=1)
         return -log_probabilities[np.arange(len(references)), references].mean()
 
-    # The range is bounded because the best temperature tends to 0 if every row is predicted correctly.
     return float(np.exp(minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x))
+
+
+def _supported_temperature(logits: np.ndarray) -> float:
+    """The lowest temperature, 1 at most, at which no score of rows without a mistake exceeds what they support."""
+    supported = (len(logits) + 1) / (len(logits) + 2)
+
+    def excess(log_temperature: float) -> float:
+        return softmax(logits.astype(np.float64) / np.exp(log_temperature), axis=1).max() - supported
+
+    if excess(0.0) >= 0:
+        return 1.0
+    if excess(-3.0) <= 0:
+        return float(np.exp(-3.0))
+    return float(np.exp(brentq(excess, -3.0, 0.0)))
+
+
+def is_without_mistake(logits: np.ndarray, references: np.ndarray) -> bool:
+    """Whether every row is predicted correctly, so that the log loss has no best temperature."""
+    return logits.shape[1] > 1 and bool((logits.argmax(axis=1) == references).all())
 
 
 def calibration_scores(logits: np.ndarray, references: np.ndarray, bins: int = 15) -> dict[str, Any]:
