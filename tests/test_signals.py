@@ -145,3 +145,38 @@ def test_a_program_ends_by_a_signal_in_one_sentence():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 128 + signal.SIGHUP
     assert done.stderr == "error: ended by SIGHUP; a training continues with --resume\n"
+
+
+FAILS = """
+import os, sys
+import train_hf_e2e
+from merhan.errors import InputError
+from merhan.training.trainer import MerhanTrainer
+step = MerhanTrainer.training_step
+def training_step(self, *args, **kwargs):
+    if self.state.global_step == 1 and os.environ["RANK"] in {ranks}:
+        raise {error}
+    return step(self, *args, **kwargs)
+MerhanTrainer.training_step = training_step
+train_hf_e2e.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("ranks", "error"),
+    [
+        (("0", "1"), 'InputError("row u3: is bad; fix it.")'),
+        pytest.param(("1",), 'OSError(28, "No space left", "/data/x")', marks=pytest.mark.slow),
+        pytest.param(("0",), 'InputError("row u3: is bad; fix it.")', marks=pytest.mark.slow),
+    ],
+)
+def test_an_error_under_two_processes_is_one_sentence_of_one_of_them(ranks, error, tmp_path):
+    recipe = RECIPE.format(folder=tmp_path).replace("report_to: none", "report_to: none, use_cpu: true")
+    (tmp_path / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    (tmp_path / "fails.py").write_text(FAILS.format(ranks=ranks, error=error), encoding="utf-8")
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [sys.executable, *launcher, str(tmp_path / "fails.py"), "--config", str(tmp_path / "recipe.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode != 0
+    assert sum(line.startswith("error: ") for line in done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.count("Traceback") <= 1, "that of the launcher alone"

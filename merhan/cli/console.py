@@ -5,9 +5,11 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from types import FrameType
 
 from merhan.errors import ENDING_SIGNALS, InputError, Interrupted, missing_extra
@@ -40,8 +42,12 @@ def exits_cleanly(main: Callable[..., None]) -> Callable[..., None]:
             main(*args, **kwargs)
         except KeyboardInterrupt as error:
             number = getattr(error, "number", None) or signal.SIGINT
-            _exit_with(str(error) or "ended by SIGINT; a training continues with --resume", 128 + number)
-        except (ImportError, ValueError, OSError, MemoryError, RuntimeError) as error:
+            if _reports_first():
+                print(f"error: {error or 'ended by SIGINT; a training continues with --resume'}", file=sys.stderr)
+            sys.exit(128 + number)
+        except Exception as error:
+            if not _reports_first():
+                sys.exit(2)
             _exit_with(_sentence(error))
             raise
 
@@ -82,11 +88,30 @@ def _raise_interrupted(number: int, frame: FrameType | None):
     raise Interrupted(f"ended by {name}; a training continues with --resume", number)
 
 
-def _exit_with(message: str | None, code: int = 2):
+def _reports_first() -> bool:
+    """Whether no other process of the same launch on this machine has reported an error: it is the cause of ours."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return True
+    import psutil
+
+    launcher = psutil.Process().parent()
+    started = launcher.create_time() if launcher else 0.0
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    mark = Path(tempfile.gettempdir()) / f"merhan-{os.getppid()}-{started:.0f}-{attempt}.error"
+    try:
+        mark.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError:  # no room: rather twice than never
+        return True
+    return True
+
+
+def _exit_with(message: str | None):
     """End the program with a sentence, if there is one."""
     if message is not None:
         print(f"error: {message}", file=sys.stderr)
-        sys.exit(code)
+        sys.exit(2)
 
 
 def configure_output():

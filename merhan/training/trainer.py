@@ -181,7 +181,7 @@ class MerhanTrainer(Trainer):
         ends_epoch = float(self.state.epoch or 0).is_integer()
         if not self.is_interrupted() or self.control.should_training_stop or (is_step and ends_epoch):
             return
-        checkpoint = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{step}"
+        checkpoint = Path(self._get_output_dir(None)) / f"{PREFIX_CHECKPOINT_DIR}-{step}"
         if not (checkpoint / HASHES).is_file():
             self._save_checkpoint(self.model, None)
         self.accelerator.wait_for_everyone()
