@@ -11,7 +11,8 @@ seconds, seconds_used, abstained, error. What cannot be read is a row with its e
 """
 
 import argparse
-from pathlib import Path
+
+from merhan.cli.options import Number, OutputPath
 
 
 HELP = "score recordings, folders and tables: Parquet, CSV or JSONL, resumable"
@@ -21,14 +22,19 @@ def add_arguments(parser: argparse.ArgumentParser):
     """Declare the options of the command."""
     parser.add_argument("checkpoint", help="a run's folder, a model folder, or a Hub id")
     parser.add_argument("inputs", nargs="+", help="recordings, folders, tables, or patterns with *")
-    parser.add_argument("--out", type=Path, required=True, help="file to write: .parquet, .csv or .jsonl")
-    parser.add_argument("--batch_size", type=int, default=16, help="utterances per batch (default: 16)")
+    parser.add_argument("--out", type=OutputPath("file"), required=True, help="file to write: .parquet, .csv or .jsonl")
     parser.add_argument(
-        "--min_score", type=float, default=0.0, help="mark answers with a lower score as abstained (default: 0)"
+        "--batch_size", type=Number(int, minimum=1, maximum=1e6), default=16, help="utterances per batch (default: 16)"
+    )
+    parser.add_argument(
+        "--min_score",
+        type=Number(float, minimum=0, maximum=1),
+        default=0.0,
+        help="mark answers with a lower score as abstained (default: 0)",
     )
     parser.add_argument(
         "--workers",
-        type=int,
+        type=Number(int, minimum=0, maximum=1024),
         help="processes that decode ahead (default: on a GPU one for each core, up to 8; else 0)",
     )
     parser.add_argument(

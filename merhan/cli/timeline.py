@@ -10,6 +10,7 @@ pip install 'merhan[timeline]'
 import argparse
 from pathlib import Path
 
+from merhan.cli.options import Number, OutputPath
 from merhan.errors import InputError
 
 
@@ -21,11 +22,16 @@ def add_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("checkpoint", help="a run's folder, a model folder, or a Hub id")
     parser.add_argument("recording", help="a file of any length")
     parser.add_argument(
-        "--out", type=Path, nargs="+", required=True, help="files to write: .csv, .json, .srt, .vtt, .txt"
+        "--out", type=OutputPath("file"), nargs="+", required=True, help="files to write: .csv, .json, .srt, .vtt, .txt"
     )
-    parser.add_argument("--batch_size", type=int, default=16, help="utterances per batch (default: 16)")
     parser.add_argument(
-        "--min_score", type=float, default=0.0, help="mark utterances with a lower score as uncertain (default: 0)"
+        "--batch_size", type=Number(int, minimum=1, maximum=1e6), default=16, help="utterances per batch (default: 16)"
+    )
+    parser.add_argument(
+        "--min_score",
+        type=Number(float, minimum=0, maximum=1),
+        default=0.0,
+        help="mark utterances with a lower score as uncertain (default: 0)",
     )
 
 

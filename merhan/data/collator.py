@@ -13,14 +13,16 @@ from processing_merhan import SAMPLES_PER_FRAME, MerhanProcessor
 class Collator:
     """Pad examples of [`EmotionDataset`] to one batch whose keys are the arguments of the model's `forward`.
 
-    Lengths are on the processor's grid, see [`MerhanProcessor.shape`].
+    Lengths are by default on the processor's grid, see [`MerhanProcessor.shape`].
 
     Args:
         processor: pads waveforms and token ids.
+        padding: of these, as in a call of the processor.
     """
 
-    def __init__(self, processor: MerhanProcessor):
+    def __init__(self, processor: MerhanProcessor, padding: str = "grid"):
         self.processor = processor
+        self.padding = padding
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         columns = {name: [example[name] for example in examples] for name in examples[0]}
@@ -40,7 +42,7 @@ class Collator:
             empty = [None] * len(examples)
             # A modality that no row of the batch has is padded too: see `_read_features` of the data set.
             sounds, tokens = columns.get("audio", empty), columns.get("text", empty)
-            batch |= self.processor.pad(sounds, tokens, always=list(columns), padding="grid")
+            batch |= self.processor.pad(sounds, tokens, always=list(columns), padding=self.padding)
         return batch
 
     def _feature_lengths(self, features: Mapping[str, Sequence[np.ndarray | None]]) -> dict[str, int]:

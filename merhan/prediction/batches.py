@@ -15,71 +15,57 @@ from processing_merhan import SAMPLES_PER_FRAME, SAMPLING_RATE, MerhanProcessor,
 
 
 class Window(NamedTuple):
-    """Utterances that are read together, and batched by length."""
+    """A part of an input, batched by length."""
 
-    part: int  # number of the part of the input that they belong to
-    is_last: bool  # whether they end that part
+    number: int  # of the part
     rows: list[dict[str, Any]]  # utterance_id, given, seconds, seconds_used, error
     batches: list[tuple[list[int], dict[str, torch.Tensor]]]  # positions in `rows`, and arguments of the model
 
 
-class _Job(NamedTuple):
-    part: int
-    is_last: bool
-    utterances: Sequence[Utterance]
+Part = tuple[int, Sequence[Utterance]]  # numbered
 
 
 def read_windows(
-    parts: Iterable[tuple[int, Sequence[Utterance]]],
+    parts: Iterable[Part],
     processor: MerhanProcessor,
     modalities: Sequence[str],
     batch_size: int,
     workers: int = 0,
 ) -> Iterator[Window]:
-    """Decode, tokenise and batch numbered parts of an input, in their order.
+    """Decode, tokenise and batch parts of an input, in their order.
 
     Args:
         modalities: what the model reads.
         batch_size: utterances per batch.
         workers: processes that do it ahead of the caller; 0 = the caller's own.
     """
-    size = max(4 * batch_size, 64)
+    on_gpu = torch.cuda.is_available()
     options: dict[str, Any] = {"prefetch_factor": 1} if workers else {}
+    # Only a GPU is slow at shapes that it has not seen before; elsewhere the grid would be padding for nothing.
+    collator = Collator(processor, "grid" if on_gpu else "longest")
     loader = DataLoader(
-        _Preparation(processor, modalities, batch_size),
-        sampler=_Jobs(parts, size),
+        _Preparation(collator, modalities, batch_size),
+        sampler=parts,  # the "indices" are the utterances themselves, so that one process reads the input
         batch_size=None,
         collate_fn=_unchanged,  # type: ignore[arg-type]  # there is no list without a batch size
         num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=on_gpu,
         **options,
     )
     yield from loader
 
 
-class _Jobs:
-    """The "indices" of the data loader: the utterances themselves, so that one process reads the input."""
-
-    def __init__(self, parts: Iterable[tuple[int, Sequence[Utterance]]], size: int):
-        self.parts, self.size = parts, size
-
-    def __iter__(self) -> Iterator[_Job]:
-        for number, utterances in self.parts:
-            for first in range(0, len(utterances), self.size):
-                last = first + self.size
-                yield _Job(number, last >= len(utterances), utterances[first:last])
-
-
 class _Preparation(Dataset):
-    """Job -> window."""
+    """Part -> window."""
 
-    def __init__(self, processor: MerhanProcessor, modalities: Sequence[str], batch_size: int):
-        self.processor, self.modalities, self.batch_size = processor, list(modalities), batch_size
-        self.collator = Collator(processor)
+    def __init__(self, collator: Collator, modalities: Sequence[str], batch_size: int):
+        self.collator, self.processor = collator, collator.processor
+        self.modalities, self.batch_size = list(modalities), batch_size
 
-    def __getitem__(self, job: _Job) -> Window:
+    def __getitem__(self, part: Part) -> Window:
+        number, utterances = part
         rows, examples = [], {}
-        for position, utterance in enumerate(job.utterances):
+        for position, utterance in enumerate(utterances):
             row, example = self._read(utterance)
             rows.append(row)
             if row["error"] is None:
@@ -88,7 +74,7 @@ class _Preparation(Dataset):
         batches = []
         for first in range(0, len(order), self.batch_size):
             batches += self._padded(order[first : first + self.batch_size], examples, rows)
-        return Window(job.part, job.is_last, rows, batches)
+        return Window(number, rows, batches)
 
     def _read(self, utterance: Utterance) -> tuple[dict[str, Any], dict[str, Any]]:
         """The facts about an utterance, and its example for the collator, incomplete where it has an error."""
@@ -125,8 +111,10 @@ class _Preparation(Dataset):
         """The positions of the examples, those that are padded alike side by side."""
         if not examples:
             return []
-        shapes = np.array([self.processor.shape(*_lengths(example)) for example in examples.values()])
-        return np.array(list(examples))[np.argsort(-grid_cells(shapes), kind="stable")].tolist()
+        lengths = np.array([_lengths(example) for example in examples.values()])
+        cells = grid_cells(np.array([self.processor.shape(*pair) for pair in lengths.tolist()]))
+        order = np.lexsort((-lengths[:, 1], -lengths[:, 0], -cells))
+        return np.array(list(examples))[order].tolist()
 
     def _padded(
         self, positions: list[int], examples: dict[int, dict[str, Any]], rows: list[dict[str, Any]]

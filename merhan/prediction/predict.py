@@ -138,14 +138,8 @@ class Predictor:
         modalities = self.model.config.modalities
         windows = read_windows(parts, self.processor, modalities, self.batch_size, self.speed.workers)
         hidden = not (progress_is_visible() and PartialState().is_main_process)
-        collected: list[dict[str, Any]] = []
         with tqdm(total=total, unit=" utterances", smoothing=0.05, disable=hidden) as bar:
-            for window, rows in score_windows(self.model, windows, self.speed.precision):
-                collected += rows
-                bar.update(len(rows))
-                if window.is_last:
-                    yield window.part, collected
-                    collected = []
+            yield from score_windows(self.model, windows, self.speed.precision, bar.update)
 
     def _finished(self, table: pa.Table, summary: "_Summary") -> pd.DataFrame:
         frame = with_abstentions(table, self.labels, self.min_score)

@@ -1,6 +1,6 @@
 """The model's calibrated scores of windows of utterances."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,18 @@ _NOT_FINITE = "the model's scores are not finite: its training diverged, or half
 
 
 def score_windows(
-    model: MerhanForSequenceClassification, windows: Iterable[Window], precision: torch.dtype | None = None
-) -> Iterator[tuple[Window, list[dict[str, Any]]]]:
-    """Each window and its rows with `prediction` and a score per label, which sum to 1; None where there is an error.
+    model: MerhanForSequenceClassification,
+    windows: Iterable[Window],
+    precision: torch.dtype | None,
+    advance: Callable[[int], Any],
+) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """The number of each window, and its rows with `prediction` and a score per label, which sum to 1; None where there
+    is an error.
 
     Args:
         model: is moved to the device of this process.
         precision: of autocast; None = that of the weights.
+        advance: is told the number of rows of every batch.
     """
     device = PartialState().device
     model = model.to(device).eval()  # type: ignore[arg-type]  # of a decorator in transformers
@@ -35,8 +40,10 @@ def score_windows(
                 logits = model(**moved).logits.float().cpu().numpy()
             for position, values in zip(positions, logits, strict=True):
                 _add_scores(window.rows[position], values, model.config.temperature, names)
+            advance(len(positions))
+        advance(len(window.rows) - sum(len(positions) for positions, _ in window.batches))
         empty = {"prediction": None, **{f"score_{name}": None for name in names}}
-        yield window, [{**empty, **row} for row in window.rows]
+        yield window.number, [{**empty, **row} for row in window.rows]
 
 
 def _add_scores(row: dict[str, Any], logits: np.ndarray, temperatures: dict[str, float], names: list[str]):
