@@ -147,6 +147,8 @@ class MerhanConfig(PreTrainedConfig):
     # each for "audio+text", "audio" and "text", 1 by default; fitted on validation rows after training (Guo et al.
     # 2017, arXiv 1706.04599). The model's `logits` are not divided.
     temperature: dict[str, float | int] = field(default_factory=dict)
+    # The same names -> number of validation rows, where none of them was wrong, so that they bound the temperature.
+    temperature_rows: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self, **kwargs):
         for name in self.sub_configs:

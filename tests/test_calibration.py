@@ -96,3 +96,15 @@ def test_with_a_mistake_the_temperature_is_the_one_of_the_log_loss():
     grid = np.exp(np.linspace(-3, 3, 6001))
     losses = [torch.nn.functional.cross_entropy(torch.tensor(logits / t), torch.tensor(references)) for t in grid]
     assert fit_temperature(logits, references) == pytest.approx(grid[int(np.argmin(losses))], rel=2e-3)
+
+
+def test_the_report_says_that_validation_was_without_a_mistake(trained_like, processor, data, tmp_path):
+    validation = data.rows[data.rows["split"] == "validation"]
+    model = trained_like.eval()
+    evaluate_split(model, processor, data, "validation", tmp_path)
+    predictions = pd.read_parquet(tmp_path / "validation" / "predictions.parquet")["prediction"]
+    calibrate(model, processor, validation.assign(label=predictions.to_numpy()), data.dialogues)
+    assert model.config.temperature_rows["audio+text"] == len(validation)
+    evaluate_split(model, processor, data, "test", tmp_path)
+    report = (tmp_path / "test" / "report.md").read_text()
+    assert f"was fitted on {len(validation)} validation rows without a mistake" in report

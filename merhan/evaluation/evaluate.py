@@ -102,6 +102,7 @@ def evaluate_split(
     metrics: dict[str, Any] = {"split": split, "condition": condition or "+".join(modalities), "folder": name}
     metrics |= {"content_hash": content_hash, "notes": notes, **_description(model, data, rows, modalities, source)}
     metrics |= {"temperatures": _temperatures_by_modalities(temperatures)}
+    metrics |= {"temperature_rows": model.config.temperature_rows}
     metrics |= _compute_metrics(model, rows, predictions, np.array(dataset.labels))
     if PartialState().is_main_process:
         _write_results(folder / name, metrics, predictions, rows, source)

@@ -18,6 +18,7 @@ from merhan.recipe.schema import BUILT_IN_BACKBONES, ModelRecipe, Recipe, select
 from merhan.reporting.markdown_tables import (
     code_span,
     escape_markdown,
+    faultless_note,
     interval_note,
     protocol_note,
     scores_table,
@@ -125,6 +126,7 @@ def _results_context(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]
         "results": scores_table(results),
         "folder": first["folder"],
         "temperature": temperatures_note(first),
+        "faultless": faultless_note(first),
         "calibration": first["calibration"],
         "uncalibrated": first["uncalibrated"],
         "operating_point": _operating_point(first["risk_coverage"]),

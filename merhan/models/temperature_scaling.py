@@ -8,14 +8,10 @@ import pandas as pd
 
 from merhan.data.dataset import EmotionDataset
 from merhan.data.loading import available_modalities
-from merhan.logs import get_logger
 from merhan.metrics.calibration import fit_temperature, is_without_mistake
 from merhan.models.inference import label_ids, predict_logits
 from modeling_merhan import MerhanForSequenceClassification
 from processing_merhan import MerhanProcessor
-
-
-logger = get_logger(__name__)
 
 
 def calibrate(
@@ -35,7 +31,7 @@ def calibrate(
         dialogues: rows that the dialogue context is taken from.
         batch_size: rows per batch.
     """
-    fitted = {}
+    fitted, faultless = {}, {}
     for modalities in _combinations(model.config.modalities):
         present = available_modalities(validation, modalities, processor.modalities).all(axis=1)
         if present.any():
@@ -44,8 +40,8 @@ def calibrate(
             references, name = np.array(dataset.labels), "+".join(modalities)
             fitted[name] = fit_temperature(logits, references)
             if is_without_mistake(logits, references):
-                logger.warning(f"note: {without_mistake_note(name, len(references))}")
-    model.config.temperature = fitted
+                faultless[name] = len(references)
+    model.config.temperature, model.config.temperature_rows = fitted, faultless
 
 
 def row_temperatures(
@@ -63,14 +59,6 @@ def row_temperatures(
     names = ["+".join(np.array(modalities)[present]) for present in available]
     values = [model.config.temperature.get(name, 1.0) for name in names]
     return pd.DataFrame({"modalities": names, "value": values})
-
-
-def without_mistake_note(modalities: str, rows: int) -> str:
-    """That the temperature is bounded by the number of validation rows, as none of them is wrong."""
-    return (
-        f"the temperature given {modalities} was fitted on {rows} validation rows without a mistake, so scores are "
-        f"sharpened to {(rows + 1) / (rows + 2):.3f} at most, which so many rows support"
-    )
 
 
 def _combinations(modalities: Sequence[str]) -> Iterator[tuple[str, ...]]:

@@ -99,6 +99,18 @@ def temperatures_note(metrics: Mapping[str, Any]) -> str:
     return ", ".join(f"{value:.2f} ({modalities})" for modalities, value in temperatures.items())
 
 
+def faultless_note(metrics: Mapping[str, Any]) -> str:
+    """That validation rows without a mistake bound a temperature; empty if there was a mistake."""
+    rows = metrics.get("temperature_rows", {})
+    sentences = [
+        f"The temperature given {name} was fitted on {rows[name]} validation rows without a mistake, so none of their "
+        f"scores is sharpened beyond {(rows[name] + 1) / (rows[name] + 2):.3f}, which so many rows support."
+        for name in metrics["temperatures"]
+        if name in rows
+    ]
+    return " ".join(sentences)
+
+
 def calibration_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
     """Name, temperature, ECE, Brier score, log loss and top-2 accuracy, calibrated and uncalibrated."""
     variants = (("calibrated", "calibration", temperatures_note(metrics)), ("uncalibrated", "uncalibrated", "1.00"))
