@@ -40,6 +40,7 @@ ALLOWED = (
     "README.md",
     "recipe.yaml",
     "provenance.json",
+    "hashes.json",
     "evaluation/*/metrics.json",
     "evaluation/*/*.png",
 )
