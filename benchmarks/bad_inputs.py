@@ -126,6 +126,8 @@ COMMANDS = {
     "train": ["--config", "a.yaml"],
     "evaluate": ["--checkpoint", "."],
     "compare": ["a", "b"],
+    "predict": [".", "."],
+    "timeline": [".", "a.wav"],
     "experiment": ["a.yaml"],
     "explain": ["."],
     "robustness": ["."],

@@ -4,9 +4,10 @@ import subprocess
 import sys
 
 import pytest
+from bad_inputs import COMMANDS as COMPLETE_COMMANDS
 from bad_inputs import COMPLETE, EXTREMES, command_lines, recipe_changes
 
-from merhan.cli.main import build_parser
+from merhan.cli.main import COMMANDS, build_parser
 from merhan.data.corpora.base import require_options
 from merhan.errors import InputError
 from merhan.recipe.loading import load_recipe
@@ -71,7 +72,7 @@ def test_every_bound_of_a_training_argument_is_within_its_own_range():
 def test_bad_options_of_every_command_are_refused_in_one_sentence(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     lines = command_lines(str(tmp_path), str(tmp_path / "file"))
-    assert len(lines) > 100, "the parsers were walked"
+    assert len(lines) > 100 and set(COMPLETE_COMMANDS) == set(COMMANDS), "the parsers were walked"
     for words in lines:
         with pytest.raises(SystemExit) as ended:
             build_parser().parse_args(words)
