@@ -284,11 +284,14 @@ def test_other_damage_of_a_run_is_named_when_it_is_resumed(name, fault, run, tmp
 @pytest.mark.parametrize(
     "name", ["model/model.safetensors", "model/config.json", "model/tokenizer.json", "recipe.yaml"]
 )
-def test_damage_of_a_finished_run_is_named_when_it_is_evaluated(name, fault, whole, tmp_path):
-    shutil.copytree(whole, tmp_path / "done")
-    fault(tmp_path / "done" / name)
+def test_damage_of_a_finished_run_is_named_when_it_is_evaluated(name, fault, run, whole, tmp_path):
+    (tmp_path / "a").mkdir()
+    shutil.copytree(run / "demo", tmp_path / "demo")  # where the run's manifest has it, relative to the run
+    done = tmp_path / "a" / "done"
+    shutil.copytree(whole, done)
+    fault(done / name)
     with pytest.raises(InputError, match=rf"{name} is damaged, or was changed .*; restore it, or delete hashes.json"):
-        api.evaluate(tmp_path / "done")
+        api.evaluate(done)
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"data": '])
