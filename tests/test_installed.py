@@ -1,6 +1,7 @@
 """The wheel, built and installed into an empty folder, does everything; and without what only Unix or training has."""
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -134,7 +135,13 @@ def test_a_wheel_in_an_empty_folder_does_everything(merhan, environment):
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_OFFLINE": "0",
         }
-        assert "loaded back with equal logits" in merhan("publish", "outputs/quickstart", "me/quickstart", **variables)
+        variables["SECRET_OF_MINE"] = "correct-horse-battery-staple"
+        published = merhan("publish", "outputs/quickstart", "me/quickstart", **variables)
+        assert "loaded back with equal files and equal logits" in published
+        _, files = hub.files("me/quickstart")
+    private = [variables["SECRET_OF_MINE"], str(merhan.folder), str(Path.home()) + "/", platform.node(), "hf_test"]
+    for name, content in files.items():
+        assert not [word for word in private if len(word) > 5 and word.encode() in content], name
 
 
 def test_no_module_of_unix_is_needed(merhan):

@@ -278,8 +278,9 @@ def test_nothing_of_the_environment_is_in_the_exported_folder(run, tmp_path, mon
     for file in (run / "model").rglob("*"):
         if file.is_file():
             content = file.read_bytes()
-            words = [word for word in words if len(word) > 8 or file.suffix not in (".png", ".safetensors")]
-            assert not [word for word in words if word.encode() in content], file
+            # In compressed or binary content a short word may occur by chance.
+            likely = [word for word in words if len(word) > 8 or file.suffix not in (".png", ".safetensors")]
+            assert not [word for word in likely if word.encode() in content], file
     published = (run / "model" / "recipe.yaml").read_text()
     assert all(f"${{oc.env:{name}}}" in published for name in secrets), published
 
