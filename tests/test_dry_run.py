@@ -110,7 +110,7 @@ def test_every_recipe_over_the_families(path, number, elsewhere, demo):
         ("stages.1.learning_rate.text=0", r"stages\[1\] \(finetune\): learning_rate names text, but none of its"),
         ("trainer.lr_scheduler_type=cosin", "cosin is not a valid SchedulerType"),
         ("trainer.optim=adamw_bnb_8bit", "stage warmup: .* ends with: .*bitsandbytes"),
-        ("trainer.report_to=tensorbord", "trainer.report_to, in stage warmup: tensorbord is not supported"),
+        ("trainer.report_to=tensorbord", "trainer.report_to: unknown 'tensorbord'; did you mean 'tensorboard'"),
         ("data.fold=1", "meld7-official has no folds"),
         ("data.protocol=meld7-oficial", "did you mean 'meld7-official'"),
         ("data.options={split: dev}", "the meld reader does not take these"),
