@@ -129,7 +129,7 @@ def test_a_conflict_that_does_not_end_is_not_repeated_for_ever(run, hub):
 
 def test_a_repository_that_exists_stays_as_it_was(run, hub):
     publish(run, REPOSITORY)
-    (run / "model" / "recipe.yaml").write_text("run_name: other\n")
+    (run / "model" / "README.md").write_text("edited\n")  # so that there is something to commit
     message = failure(run, hub, Fault("POST .*/commit/", 500))
     assert "answered 500" in message and UNCHANGED in message
     assert len(hub.commits[REPOSITORY]) == 2
