@@ -109,6 +109,14 @@ for _config in (MerhanAudioConfig, MerhanFeaturesConfig):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
 
 
+def _backbone_config(model_type: str, **values: Any) -> PreTrainedConfig:
+    """The config of a backbone; of our own ones from this file, because another copy of it may be registered."""
+    for own in (MerhanAudioConfig, MerhanFeaturesConfig):
+        if own.model_type == model_type:
+            return own(**values)
+    return AutoConfig.for_model(model_type, **values)
+
+
 @strict
 class MerhanConfig(PreTrainedConfig):
     """Configuration of [`MerhanModel`] and [`MerhanForSequenceClassification`]."""
@@ -154,7 +162,7 @@ class MerhanConfig(PreTrainedConfig):
         for name in self.sub_configs:
             values = getattr(self, name)
             if isinstance(values, dict):
-                setattr(self, name, AutoConfig.for_model(**values))
+                setattr(self, name, _backbone_config(**values))
         super().__post_init__(**kwargs)
 
     def validate_choices(self):
@@ -1136,6 +1144,8 @@ def build_backbone(config: dict | PreTrainedConfig | None) -> Backbone:
     """A backbone with random weights; None where features are stored or the modality is not read."""
     if config is None or isinstance(config, MerhanFeaturesConfig):
         return None
+    if isinstance(config, MerhanAudioConfig):
+        return MerhanAudioModel._from_config(config)
     return encoder_of(AutoModel.from_config(config, **backbone_options(config)))
 
 

@@ -1,12 +1,17 @@
 """The contract of a transformers model at its edges: outputs on request, and input that is refused by name."""
 
+import importlib.util
+import sys
+
 import pytest
 import torch
 from conftest import tiny_config
 from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig, TaskType, get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModel
 
+import modeling_merhan
 from modeling_merhan import MerhanAudioModel, MerhanForSequenceClassification, emotion_loss
 
 
@@ -138,6 +143,27 @@ def test_the_light_backbone_computes_its_spectrum_in_full_precision_under_bf16()
     expected, under_autocast, under_bf16_weights = spectra
     assert torch.equal(under_autocast, expected)
     assert torch.equal(under_bf16_weights, expected.bfloat16()), "rounded once, at the end"
+
+
+def test_another_copy_of_the_code_in_the_same_process_changes_nothing(make_model, batch, tmp_path):
+    """As of a second checkpoint, or of a published model that is loaded back: it registers its own backbone."""
+    try:
+        spec = importlib.util.spec_from_file_location("another_copy", modeling_merhan.__file__)
+        sys.modules["another_copy"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules["another_copy"])
+        model = make_model("light")
+        assert type(model.merhan.audio_backbone) is modeling_merhan.MerhanAudioModel
+        model.save_pretrained(tmp_path)
+        again = MerhanForSequenceClassification.from_pretrained(tmp_path).eval()
+        assert type(again.config.audio_config) is modeling_merhan.MerhanAudioConfig
+        assert torch.equal(again(**batch).logits, model(**batch).logits)
+        vectors = modeling_merhan.MerhanConfig(audio_config={"model_type": "merhan_features", "hidden_size": 8})
+        assert modeling_merhan.MerhanModel(vectors).audio_backbone is None
+    finally:
+        del sys.modules["another_copy"]
+        for own in (modeling_merhan.MerhanAudioConfig, modeling_merhan.MerhanFeaturesConfig):
+            AutoConfig.register(own.model_type, own, exist_ok=True)
+        AutoModel.register(modeling_merhan.MerhanAudioConfig, MerhanAudioModel, exist_ok=True)
 
 
 def test_a_checkpoint_of_an_earlier_version_with_buffers_loads(make_model, batch, tmp_path):

@@ -12,7 +12,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 NAMES = ["input_values", "audio_attention_mask", "input_ids", "attention_mask"]
 FIRST = next(iter(PAIRS))
-FAST = [("light + electra", "hybrid"), ("hubert (group norm) + bert", "adaptive")]
+FAST = [("light + electra", "hybrid")]
 OTHERS = [(pair, "hybrid") for pair in PAIRS] + [(FIRST, fusion) for fusion in FUSIONS]
 CASES = FAST + [pytest.param(*case, marks=pytest.mark.slow) for case in dict.fromkeys(OTHERS) if case not in FAST]
 

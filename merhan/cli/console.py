@@ -43,7 +43,7 @@ def exits_cleanly(main: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt as error:
             number = getattr(error, "number", None) or signal.SIGINT
             if _reports_first():
-                print(f"error: {error or 'ended by SIGINT; a training continues with --resume'}", file=sys.stderr)
+                print(f"error: {str(error) or 'ended by SIGINT; a training continues with --resume'}", file=sys.stderr)
             sys.exit(128 + number)
         except Exception as error:
             if not _reports_first():
