@@ -104,7 +104,7 @@ def load_audio(
         AudioError: as [`decode_audio`].
     """
     with _no_other_error(_name(source)):
-        waveform = _resample(*read_audio(source, start, end, sampling_rate))
+        waveform = resample(*read_audio(source, start, end, sampling_rate))
         waveform = waveform - waveform.mean()
         if trim_silence is not None:
             waveform = _trim(waveform, trim_silence)
@@ -582,8 +582,8 @@ def _like_the_first(frames, resampler_class):
 # --- audio: resampling and length ---
 
 
-def _resample(waveform: np.ndarray, rate: int) -> np.ndarray:
-    """Resample `(samples,)` to 16 kHz."""
+def resample(waveform: np.ndarray, rate: int) -> np.ndarray:
+    """Resample `(samples,)` float32 of any rate in Hz to 16 kHz, in bounded memory."""
     divisor = math.gcd(rate, SAMPLING_RATE)
     source, target = rate // divisor, SAMPLING_RATE // divisor
     if source == target:
@@ -868,7 +868,7 @@ class MerhanProcessor(ProcessorMixin):
         ids = [empty if row is None else row for row in tokens]
         has_audio = "audio" in always or any(waveform is not None for waveform in waveforms)
         has_text = "text" in always or any(row is not None for row in tokens)
-        longest = max(map(len, sounds)) if has_audio else 0, max(map(len, ids)) if has_text else 0
+        longest = has_audio * max(map(len, sounds), default=0), has_text * max(map(len, ids), default=0)
         if has_audio:
             padded = self.feature_extractor(
                 sounds,
@@ -969,7 +969,7 @@ class MerhanDataCollator:
         audio, text, speaker, context = ([example.get(name) for example in examples] for name in _FIELDS)
         batch = self.processor(audio, text, speaker, context, padding="grid")
         for name in ("label", "labels"):
-            if name in examples[0]:
+            if any(name in example for example in examples):
                 batch["labels"] = torch.tensor([example[name] for example in examples])
         return batch
 
@@ -1074,9 +1074,7 @@ class EmotionRecognitionPipeline(Pipeline):
     def __call__(self, audio: Any = None, text: Any = None, batch_size: int | None = None, **kwargs) -> Any:  # type: ignore[override]
         fields = {name: kwargs.pop(name, None) for name in ("speaker", "context")}
         rate = kwargs.pop("sampling_rate", None)
-        if text is None and "audio" not in cast(MerhanProcessor, self.processor).modalities:
-            audio, text = None, audio  # the input of a model of text alone, as in `pipeline("text-classification")`
-        size = (self._batch_size or 8) if batch_size is None else batch_size
+        size = next((value for value in (batch_size, self._batch_size) if value is not None), 8)
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"batch_size: {size!r} is not a number of utterances; give 1 or more.")
         if kwargs.get("explain", self._forward_params.get("explain")):
@@ -1090,7 +1088,7 @@ class EmotionRecognitionPipeline(Pipeline):
         self, rows: Iterable[dict[str, Any]], rate: float | None, batch_size: int, options: dict[str, Any]
     ) -> Iterator[Any]:
         """The result of each utterance, batch by batch as they are asked for."""
-        utterances = (_utterance(row.pop("audio"), **row) for row in rows)
+        utterances = (self._utterance(row.pop("audio"), **row) for row in rows)
         cut: list[int] = []  # the number of each batch
         for batch in iter(lambda: list(itertools.islice(utterances, batch_size)), []):
             yield from super().__call__({"utterances": batch, "sampling_rate": rate, "cut": cut}, **options)
@@ -1099,6 +1097,16 @@ class EmotionRecognitionPipeline(Pipeline):
                 f"Of {sum(cut)} recordings only the middle was used: they are longer than the "
                 f"{cast(MerhanProcessor, self.processor).max_seconds:g} s that this model was made for. Split them."
             )
+
+    def _utterance(self, item: Any, **fields: Any) -> dict[str, Any]:
+        """One input in any of its forms as `{"audio", "text", "speaker", "context"}`.
+
+        A string is the text for a model of text alone, as in `pipeline("text-classification")`.
+        """
+        reads_sound = "audio" in cast(MerhanProcessor, self.processor).modalities
+        if isinstance(item, str) and not reads_sound and fields["text"] is None:
+            item = {"text": item}
+        return _utterance(item, **fields)
 
     def _sanitize_parameters(self, **options):
         unknown = set(options) - {"top_k", "explain"}
@@ -1209,4 +1217,5 @@ __all__ = [
     "fit_length",
     "load_audio",
     "read_audio",
+    "resample",
 ]

@@ -78,7 +78,7 @@ def hertz(waveform: np.ndarray) -> float:
 
 def check_rate(rate: int):
     """A tone keeps its frequency, level and length, and the filter is small."""
-    resampled = processing_merhan._resample(wave(rate, 0.5)[0], rate)
+    resampled = processing_merhan.resample(wave(rate, 0.5)[0], rate)
     assert len(resampled) == math.ceil(round(0.5 * rate) * RATE / rate)
     assert abs(hertz(resampled) - hertz(wave(RATE, 0.5)[0])) < 1e-3
     assert abs(np.abs(resampled[1000:-1000]).max() - 0.5) < 0.01
@@ -108,15 +108,15 @@ def test_each_of_many_rates_is_resampled_in_bounded_memory(rate):
 def test_usual_rates_are_resampled_by_torchaudio_bit_by_bit(rate):
     sound = np.random.default_rng(0).standard_normal(rate // 2).astype(np.float32)
     expected = torchaudio.transforms.Resample(rate, RATE)(torch.from_numpy(sound)).numpy()
-    np.testing.assert_array_equal(processing_merhan._resample(sound, rate), expected)
+    np.testing.assert_array_equal(processing_merhan.resample(sound, rate), expected)
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 16_100, 19_980, 44_100, 96_000])
 def test_the_filter_of_unusual_rates_is_that_of_torchaudio(rate, monkeypatch):
     sound = np.random.default_rng(0).standard_normal(rate).astype(np.float32)
-    expected = processing_merhan._resample(sound, rate)
+    expected = processing_merhan.resample(sound, rate)
     monkeypatch.setattr(processing_merhan, "_LARGEST_KERNEL", 0)
-    np.testing.assert_allclose(processing_merhan._resample(sound, rate), expected, atol=3e-4)
+    np.testing.assert_allclose(processing_merhan.resample(sound, rate), expected, atol=3e-4)
 
 
 @pytest.mark.parametrize("rate", [0, -1, 1, 999, 800_000, math.nan, math.inf, None, "16000", 2**31 - 1])

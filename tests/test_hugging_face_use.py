@@ -51,6 +51,17 @@ def test_options_count_at_construction_and_a_call_overrides_them(trained_like, p
     assert isinstance(explained(paths[0], explain=False), list)
 
 
+def test_a_batch_size_that_is_none_is_refused_at_construction_too(trained_like, processor):
+    made = EmotionRecognitionPipeline(model=trained_like.eval(), processor=processor, batch_size=0)
+    with pytest.raises(ValueError, match="batch_size: 0 is not a number of utterances"):
+        made(text="no")
+
+
+def test_a_label_that_only_some_rows_have_is_an_error(processor):
+    with pytest.raises(KeyError, match="label"):
+        MerhanDataCollator(processor)([{"text": "no"}, {"text": "yes", "label": 1}])
+
+
 @pytest.mark.parametrize("top_k", [0, -1, 1.5, "2"])
 def test_a_number_of_labels_that_is_none_is_refused(recogniser, top_k):
     with pytest.raises(ValueError, match="top_k: .* is not a number of labels"):
@@ -106,7 +117,10 @@ def test_the_first_argument_of_a_model_of_text_is_its_text(demo):
         model=build_model(recipe, list(LABEL2ID), demo).eval(), processor=build_processor(recipe, DataRecipe(), demo)
     )
     assert words("no") == words(text="no")
-    assert words(TEXTS) == words(text=TEXTS)
+    assert words(TEXTS) == words(text=TEXTS) == words([{"text": text} for text in TEXTS])
+    assert list(words(text for text in TEXTS)) == words(TEXTS)
+    with pytest.raises(ValueError, match="reads text only"):
+        words({"array": np.zeros(RATE), "sampling_rate": RATE})
 
 
 ELSEWHERE = f"""

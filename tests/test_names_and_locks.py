@@ -28,7 +28,7 @@ NO_FOLDER_NAMES = [
     "...",
     "a/b",
     "../a",
-    "/tmp/a",
+    "/a",
     "a\\b",
     "C:\\a",
     "a:b",

@@ -20,7 +20,7 @@ from merhan.logs import captured_messages
 from merhan.models.inference import Speed
 from merhan.prediction import predict
 from merhan.prediction.batches import read_windows
-from merhan.prediction.inputs import Utterance
+from merhan.prediction.inputs import Utterance, fingerprint, open_sources
 from merhan.prediction.predict import Predictor
 from merhan.prediction.result_files import Parts
 from processing_merhan import EmotionRecognitionPipeline
@@ -137,6 +137,11 @@ def test_parts_of_another_call_are_not_mixed_in(predictor, rows, tmp_path, monke
     assert pd.read_csv(out)["utterance_id"].tolist() == rows["utterance_id"].tolist()[::-1]
     with pytest.raises(InputError, match="exists already"):
         predictor.file(tmp_path / "rows.csv", out)
+
+
+def test_the_same_rows_in_another_order_are_another_input(rows):
+    assert fingerprint(open_sources(rows, {}, 0)) == fingerprint(open_sources(rows.copy(), {}, 0))
+    assert fingerprint(open_sources(rows, {}, 0)) != fingerprint(open_sources(rows.iloc[::-1], {}, 0))
 
 
 def test_what_a_removal_left_is_not_taken_for_results(predictor, rows, tmp_path, small_parts):

@@ -65,7 +65,7 @@ def test_a_format_that_is_decoded_as_a_whole(predictor, recording, tmp_path, mon
     assert abs(read[0] - len(samples)) < 4000
 
 
-@pytest.mark.parametrize("rate", [8000, 16_000, 44_100])
+@pytest.mark.parametrize("rate", [8000, 16_000, 24_414, 44_100])
 def test_sound_is_read_in_blocks(tmp_path, rate):
     samples = 0.5 * np.sin(2 * np.pi * 200 * np.arange(70 * rate) / rate)
     soundfile.write(tmp_path / "long.wav", np.stack([samples, samples], axis=1), rate)

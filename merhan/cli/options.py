@@ -79,6 +79,11 @@ def add_source_options(parser: argparse.ArgumentParser):
     parser.add_argument(
         "--output_dir", type=OutputPath("folder"), help="folder to write (default: evaluation/ in the run's folder)"
     )
+    add_batch_size_option(parser)
+
+
+def add_batch_size_option(parser: argparse.ArgumentParser):
+    """`--batch_size N`."""
     parser.add_argument(
         "--batch_size", type=Number(int, minimum=1, maximum=1e6), default=16, help="utterances per batch (default: 16)"
     )

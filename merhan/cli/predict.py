@@ -12,7 +12,7 @@ seconds, seconds_used, abstained, error. What cannot be read is a row with its e
 
 import argparse
 
-from merhan.cli.options import Number, OutputPath
+from merhan.cli.options import Number, OutputPath, add_batch_size_option
 
 
 HELP = "score recordings, folders and tables: Parquet, CSV or JSONL, resumable"
@@ -23,9 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("checkpoint", help="a run's folder, a model folder, or a Hub id")
     parser.add_argument("inputs", nargs="+", help="recordings, folders, tables, or patterns with *")
     parser.add_argument("--out", type=OutputPath("file"), required=True, help="file to write: .parquet, .csv or .jsonl")
-    parser.add_argument(
-        "--batch_size", type=Number(int, minimum=1, maximum=1e6), default=16, help="utterances per batch (default: 16)"
-    )
+    add_batch_size_option(parser)
     parser.add_argument(
         "--min_score",
         type=Number(float, minimum=0, maximum=1),

@@ -10,7 +10,7 @@ pip install 'merhan[timeline]'
 import argparse
 from pathlib import Path
 
-from merhan.cli.options import Number, OutputPath
+from merhan.cli.options import Number, OutputPath, add_batch_size_option
 from merhan.errors import InputError
 
 
@@ -24,9 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser):
     parser.add_argument(
         "--out", type=OutputPath("file"), nargs="+", required=True, help="files to write: .csv, .json, .srt, .vtt, .txt"
     )
-    parser.add_argument(
-        "--batch_size", type=Number(int, minimum=1, maximum=1e6), default=16, help="utterances per batch (default: 16)"
-    )
+    add_batch_size_option(parser)
     parser.add_argument(
         "--min_score",
         type=Number(float, minimum=0, maximum=1),

@@ -125,7 +125,7 @@ class Table(Source):
         if self.path is not None:
             yield _file_state(self.path)
         else:
-            yield pd.util.hash_pandas_object(self.table.astype(str)).sum()
+            yield pd.util.hash_pandas_object(self.table.astype(str)).tolist()  # a list, because the order matters
 
     def _first_rows(self) -> pd.DataFrame:
         """A table of no rows with the columns of this one."""

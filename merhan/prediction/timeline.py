@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 import soundfile
 import torch
-import torchaudio.functional
 
 from merhan.errors import InputError
 from merhan.prediction.predict import Predictor
-from processing_merhan import SAMPLING_RATE, read_audio
+from processing_merhan import SAMPLING_RATE, read_audio, resample
 
 
 _WINDOW = 512  # samples that silero-vad reads at a time
@@ -87,8 +86,7 @@ def _blocks(path: Path) -> Iterator[torch.Tensor]:
     with soundfile.SoundFile(path) as file:
         rate = file.samplerate
         for block in file.blocks(_BLOCK_SECONDS * rate, dtype="float32", always_2d=True):
-            waveform = torch.from_numpy(block.mean(axis=1, dtype=np.float32))
-            yield torchaudio.functional.resample(waveform, rate, SAMPLING_RATE)
+            yield torch.from_numpy(resample(block.mean(axis=1, dtype=np.float32), rate))
 
 
 @contextmanager
