@@ -468,7 +468,7 @@ def test_a_lack_of_memory_after_decoding_is_an_audio_error(monkeypatch):
     def resample(waveform, rate):
         raise MemoryError("9 GB")
 
-    monkeypatch.setattr(processing_merhan, "_resample", resample)
+    monkeypatch.setattr(processing_merhan, "resample", resample)
     with pytest.raises(AudioError, match="<[0-9]+ bytes>: cannot be read .MemoryError: 9 GB"):
         load_audio(written("wav"))
 
