@@ -71,6 +71,8 @@ def test_data_that_is_here_is_checked(elsewhere, demo):
     assert "rows (train" in first and "labels anger, calm, joy, sadness" in first
     with pytest.raises(InputError, match="accept_leaks"):
         check_available_data(recipe, [*here, "data.accept_leaks=[]"])
+    with pytest.raises(InputError, match="neither a path or name nor a list of them"):
+        check_available_data(recipe, ["data.source={a: b}"])
     (absent,) = check_available_data(recipe, [f"data.source={elsewhere / 'nowhere'}"])
     assert "the data was not checked" in absent and "nowhere is not on this machine" in absent
 

@@ -72,6 +72,22 @@ def test_recordings_that_are_not_found_are_named_with_the_remedy(elsewhere):
         api.evaluate("run", split="tst")
 
 
+def test_a_place_of_recordings_that_would_not_be_used_is_refused(elsewhere, capsys):
+    with pytest.raises(InputError, match="--source: is where the recordings that a run recorded are now"):
+        api.evaluate("run", manifest="run/manifest.parquet", source="data")
+    with pytest.raises(SystemExit):
+        cli.main(["explain", "run", "--text", "no", "--source", "data"])
+    assert "--source: is where the recordings of --utterance are now" in capsys.readouterr().err
+
+
+def test_a_run_of_an_earlier_version_loses_no_context(elsewhere):
+    recipe = elsewhere / "run" / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("context_turns: 0", "context_turns: 2"), encoding="utf-8")
+    (elsewhere / "run" / "hashes.json").unlink()
+    with pytest.raises(InputError, match="without the turns that are only context; evaluate with --recipe run"):
+        api.evaluate("run", source="data/recordings")
+
+
 def test_a_moved_run_explains_its_utterances_and_reads_no_corpus(elsewhere, monkeypatch, capsys):
     def refuse(*_, **__):
         raise AssertionError("the corpus is read again")

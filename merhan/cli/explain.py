@@ -36,6 +36,8 @@ def run(arguments: argparse.Namespace):
     from merhan.evaluation.model_and_data import recorded_data
     from merhan.models.inference import load_checkpoint
 
+    if arguments.source and not arguments.utterance:
+        raise InputError("--source: is where the recordings of --utterance are now; give both, or leave it out.")
     model, processor = load_checkpoint(arguments.checkpoint)
     require_raw_inputs(model, processor)
     if arguments.utterance:

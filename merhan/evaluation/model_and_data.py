@@ -61,6 +61,11 @@ def open_evaluation(
         data = recorded_data(checkpoint, split, source)
         model, processor = load_checkpoint(str(checkpoint))
     else:
+        if source is not None:
+            raise InputError(
+                "--source: is where the recordings that a run recorded are now, and these are other data; give their "
+                "own paths, or leave it out."
+            )
         data_recipe = evaluation_data(checkpoint, manifest, recipe, changes)
         model, processor = load_checkpoint(str(checkpoint))
         data = load_data(data_recipe, model.config.modalities, processor.modalities, only=split)
@@ -110,6 +115,11 @@ def recorded_data(checkpoint: str | Path, split: str, source: str | Path | None 
     names = ("manifest.parquet", "dialogues.parquet")
     require_intact(folder, _REMEDY, (*names, "provenance.json"))
     tables = [folder / name for name in names if (folder / name).is_file()]
+    if len(tables) < 2 and load_recipe(_run_recipe(folder)).data.context_turns:
+        raise InputError(
+            f"{checkpoint}: an earlier version recorded this run without the turns that are only context; evaluate "
+            f"with --recipe {Path(checkpoint) / 'recipe.yaml'}, which reads the corpus again."
+        )
     recorded = [with_absolute_paths(normalise_columns(read_table(path), str(path)), folder) for path in tables]
     if source is not None:
         recorded = [moved_paths(rows, source) for rows in recorded]

@@ -183,7 +183,7 @@ def recipe_errors(path: str | Path, kind: type = Recipe) -> Iterator[None]:
     except (ConfigKeyError, ConfigAttributeError) as error:
         raise InputError(f"{path}: unknown key {error.full_key!r}{_suggest_key(error, kind)}") from None
     except InterpolationResolutionError as error:
-        raise InputError(f"{path}: {error.full_key}: {_first_line(error)}; set it, or give the key a value.") from None
+        raise InputError(f"{path}: {error.full_key}: {_first_line(error)}; set it, or give the key a value.") from error
     except OmegaConfBaseException as error:
         raise InputError(f"{path}: {getattr(error, 'full_key', None) or 'recipe'}: {_first_line(error)}.") from None
     except (TypeError, AttributeError, IndexError) as error:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from omegaconf.errors import InterpolationResolutionError
 from transformers import set_seed
 from transformers.integrations import get_reporting_integration_callbacks
 
@@ -91,8 +92,10 @@ def check_available_data(path: str | Path, changes: Sequence[str]) -> list[str]:
     """
     try:
         recipe = load_recipe(path, changes)
-    except InputError as error:  # its source is a variable that is not set here: the rest was loaded without it
-        return [f"the data was not checked: {error}"]
+    except InputError as error:
+        if not isinstance(error.__cause__, InterpolationResolutionError):
+            raise
+        return [f"the data was not checked: {error}"]  # a variable of its source is not set on this machine
     sources = recipe.data.source if isinstance(recipe.data.source, list) else [recipe.data.source]
     absent = [str(source) for source in sources if source is None or not Path(source).exists()]
     if absent:
