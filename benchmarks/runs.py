@@ -61,7 +61,7 @@ def figures_of(run: Path):
     """Every evaluation of a run, by name."""
     for path in sorted((run / "evaluation").glob("*/metrics.json")):
         metrics = json.loads(path.read_text())
-        yield f"`{run.name}`, {metrics['split']}, {metrics['condition']}", metrics
+        yield Markdown(f"`{run.name}`, {metrics['split']}, {metrics['condition']}"), metrics
 
 
 def calibrations(evaluations: dict[str, dict]) -> str:
