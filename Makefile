@@ -9,7 +9,7 @@ help:
 	@echo "make quickstart   set up, train the demo in two stages, evaluate, report"
 	@echo "make test         set up and run the tests"
 	@echo "make test-slow    the tests that take long"
-	@echo "make lint         ruff, mypy, and mlinter on the two model files"
+	@echo "make lint         ruff, mypy, and mlinter on the three model files"
 	@echo "make structure    print function lengths, dense expressions, import direction, words"
 	@echo "make docs         build the documentation site into site/"
 	@echo "make format       format the code, and fix what ruff can fix"

@@ -26,20 +26,19 @@ A tensor and its mask are passed together from backbone to pooling, so that padd
 without audio or without text gets one learned token in its place. After Zhang et al. 2023, "Multimodal emotion
 recognition based on audio and text by using hybrid attention networks", Biomed. Signal Process. Control 85:105052.
 
-This file is copied beside every checkpoint and loads alone: it imports nothing of this project.
+This file and `configuration_merhan.py` are copied beside every checkpoint and import nothing else of this project.
 """
 
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, cast
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
 
 import torch
 import torchaudio.functional
-from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.audio_utils import mel_filter_bank
@@ -50,158 +49,10 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput, can_return_tuple
 
 
-@strict
-class MerhanAudioConfig(PreTrainedConfig):
-    r"""
-    Configuration of [`MerhanAudioModel`], a light speech backbone that trains from scratch: log-mel or MFCC
-    features that are computed inside the model, strided convolutions over time, and a small transformer.
-    """
-
-    model_type = "merhan_audio"
-
-    feature_type: Literal["log_mel", "mfcc"] = "log_mel"
-    sampling_rate: int = 16_000  # samples per second of `input_values`
-    frame_length: int = 400  # samples in one analysis window, 25 ms
-    frame_shift: int = 160  # samples from one window to the next, 10 ms
-    fft_length: int = 512
-    num_mel_bins: int = 64  # bands between 20 Hz and half the sampling rate
-    num_mfcc: int = 40  # number of cepstral coefficients, for "mfcc" only
-    conv_kernel: tuple[int, ...] | list[int] = (5, 5)  # size of each convolution in frames, odd
-    conv_stride: tuple[int, ...] | list[int] = (2, 2)  # stride of each convolution in frames
-    hidden_size: int = 128
-    num_hidden_layers: int = 3
-    num_attention_heads: int = 4
-    intermediate_size: int = 512
-    hidden_act: str = "gelu"
-    hidden_dropout: float | int = 0.1
-    attention_dropout: float | int = 0.1
-    layer_norm_eps: float | int = 1e-5
-    initializer_range: float | int = 0.02
-    spec_augment_masks: int = 2  # per axis and utterance, in training only (SpecAugment, Park et al. 2019, 1904.08779)
-    mask_time_length: int = 25  # widest time mask, in frames of `frame_shift`
-    mask_feature_length: int = 12  # widest frequency mask, in bands
-
-    def validate_convolutions(self):
-        """Kernels and strides must be equally many, and kernels odd, because those do not shift frames."""
-        if len(self.conv_kernel) != len(self.conv_stride) or not all(kernel % 2 for kernel in self.conv_kernel):
-            raise ValueError(
-                f"conv_kernel {self.conv_kernel} and conv_stride {self.conv_stride} must have equal lengths, and "
-                f"kernels must be odd."
-            )
-
-    @property
-    def feature_size(self) -> int:
-        """Width of one spectral frame, which holds its features in two normalisations."""
-        width = self.num_mel_bins if self.feature_type == "log_mel" else self.num_mfcc
-        return 2 * width
-
-
-@strict
-class MerhanFeaturesConfig(PreTrainedConfig):
-    """Takes the place of a backbone's config where the model reads stored features, as those of emotion2vec."""
-
-    model_type = "merhan_features"
-
-    hidden_size: int = 768
-
-
-for _config in (MerhanAudioConfig, MerhanFeaturesConfig):
-    AutoConfig.register(_config.model_type, _config, exist_ok=True)
-
-
-def _backbone_config(model_type: str, **values: Any) -> PreTrainedConfig:
-    """The config of a backbone; of our own ones from this file, because another copy of it may be registered."""
-    for own in (MerhanAudioConfig, MerhanFeaturesConfig):
-        if own.model_type == model_type:
-            return own(**values)
-    return AutoConfig.for_model(model_type, **values)
-
-
-@strict
-class MerhanConfig(PreTrainedConfig):
-    """Configuration of [`MerhanModel`] and [`MerhanForSequenceClassification`]."""
-
-    model_type = "merhan"
-    sub_configs = {"audio_config": AutoConfig, "text_config": AutoConfig}
-    # So that Trainer.predict returns the logits alone, or logits and dimensions.
-    keys_to_ignore_at_inference = ["pooler_output", "hidden_states", "attentions"]
-
-    # Configs of the backbones; without one, the model reads the other modality alone. Speech: the wav2vec2 family
-    # (wav2vec2, HuBERT, WavLM, ...) or `MerhanAudioConfig`. Text: RoBERTa, BERT, DistilBERT, ... Either:
-    # `MerhanFeaturesConfig`.
-    audio_config: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
-    fusion: str = "hybrid"  # a key of `FUSIONS`
-    fusion_parts: list[str] | tuple[str, ...] = ("local", "cross", "global")  # attention layers of the hybrid fusion
-    pooling: str = "statistics"  # how a sequence becomes a vector, see `MerhanPooling`
-    layer_mixing: bool = False  # read a learned weighted sum of all layers of a backbone in place of the last one
-    hidden_size: int = 256  # width of the fusion
-    num_attention_heads: int = 4
-    intermediate_size: int = 512
-    hidden_act: str = "gelu"
-    hidden_dropout: float | int = 0.1
-    attention_dropout: float | int = 0.1
-    classifier_dropout: float | int = 0.1
-    # In training, the share of the rows with both modalities that lose one, so that the model also reads either alone.
-    modality_dropout: float | int = 0.0
-    layer_norm_eps: float | int = 1e-5
-    initializer_range: float | int = 0.02
-    label_smoothing: float | int = 0.0  # share of the target that is spread uniformly over all labels
-    focal_gamma: float | int = 0.0  # focusing exponent, 0 = cross-entropy (arXiv 1708.02002)
-    class_weights: list[float | int] | tuple[float | int, ...] | None = None  # factor per label on the loss of its rows
-    dimensions: list[str] | tuple[str, ...] = ()  # outputs of a second head, as ["valence", "arousal", "dominance"]
-    dimension_weight: float | int = 1.0  # factor on the loss of the dimensions
-    # Temperatures by which the pipeline divides the logits before the softmax, so that its scores are calibrated: one
-    # each for "audio+text", "audio" and "text", 1 by default; fitted on validation rows after training (Guo et al.
-    # 2017, arXiv 1706.04599). The model's `logits` are not divided.
-    temperature: dict[str, float | int] = field(default_factory=dict)
-    # The same names -> number of validation rows, where none of them was wrong, so that they bound the temperature.
-    temperature_rows: dict[str, int] = field(default_factory=dict)
-
-    def __post_init__(self, **kwargs):
-        for name in self.sub_configs:
-            values = getattr(self, name)
-            if isinstance(values, dict):
-                setattr(self, name, _backbone_config(**values))
-        super().__post_init__(**kwargs)
-
-    def validate_choices(self):
-        """Fusion, its parts and pooling must be known ones."""
-        for name, known in CHOICES.items():
-            value = getattr(self, name)
-            chosen = {value} if isinstance(value, str) else set(value)
-            if not chosen <= set(known):
-                unknown = ", ".join(sorted(chosen - set(known)))
-                raise ValueError(f"{name}: unknown {unknown}; known are {', '.join(known)}.")
-
-    def validate_ranges(self):
-        """Shares must be in [0, 1], class weights one per label, and the problem single-label classification."""
-        for name in (
-            "modality_dropout",
-            "label_smoothing",
-            "hidden_dropout",
-            "attention_dropout",
-            "classifier_dropout",
-        ):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be a share from 0 to 1.")
-        if self.class_weights is not None and len(self.class_weights) != self.num_labels:
-            raise ValueError(f"class_weights has {len(self.class_weights)} weights for {self.num_labels} labels.")
-        if self.problem_type not in (None, "single_label_classification"):
-            raise ValueError(f"problem_type {self.problem_type!r} is not supported; emotions are single labels.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """As usual, but without the paths that the backbones were loaded from."""
-        output = super().to_dict()
-        for name in self.sub_configs:
-            if output.get(name) is not None:
-                output[name].pop("_name_or_path", None)
-        return output
-
-    @property
-    def modalities(self) -> list[str]:
-        """The modalities that the model reads: `["audio", "text"]`, `["audio"]` or `["text"]`."""
-        return [name for name in ("audio", "text") if getattr(self, f"{name}_config") is not None]
+try:
+    from .configuration_merhan import MerhanAudioConfig, MerhanConfig, MerhanFeaturesConfig
+except ImportError:  # in the repository the two files are top-level modules
+    from configuration_merhan import MerhanAudioConfig, MerhanConfig, MerhanFeaturesConfig
 
 
 class Modality(NamedTuple):
@@ -285,8 +136,7 @@ class MerhanAttention(nn.Module):
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None, keys: Tensor, output_attentions: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Attend from `(batch, queries, hidden)` to `keys` `(batch, keys, hidden)`; weights are None unless
-        requested."""
+        """Attend from `(batch, queries, hidden)` to `keys` `(batch, keys, hidden)`; weights only where requested."""
         interface: Callable = eager_attention_forward
         if not output_attentions:
             interface = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
@@ -358,12 +208,8 @@ class MerhanPooling(nn.Module):
         return self.dense(pooled.to(self.dense.weight.dtype))
 
 
-# --- fusions ----------------------------------------------------------------------------------------------------------
-
-
 class MerhanFusion(nn.Module):
-    """Base of all fusions: projection to one width, a learned token for a missing modality, recording of attention
-    maps.
+    """Base of all fusions: projection to one width, a learned token for a missing modality, record of attention maps.
 
     A subclass is listed in `FUSIONS` and implements `fuse`, which gets every modality of the model at one width, with
     at least one unmasked position in every row, and returns `(batch, hidden)`. It creates further modules in `extend`;
@@ -380,8 +226,7 @@ class MerhanFusion(nn.Module):
         # CODEPATH: a single-modality checkpoint has neither the other modality's modules nor cross attention.
         for name in config.modalities:
             source = getattr(config, f"{name}_config")
-            # CODEPATH: a wav2vec2 with an adapter on top (facebook/wav2vec2-xls-r-300m-en-to-15) has another output
-            # width.
+            # CODEPATH: an adapter on top of a wav2vec2, as of facebook/wav2vec2-xls-r-300m-en-to-15, sets the width.
             width = source.output_hidden_size if getattr(source, "add_adapter", False) else source.hidden_size
             setattr(self, f"{name}_projection", nn.Linear(width, config.hidden_size))
             setattr(self, f"missing_{name}", nn.Parameter(torch.empty(config.hidden_size)))
@@ -613,8 +458,6 @@ FUSIONS = {
     "memocmt": MerhanMemoCMTFusion,
     "modality_tokens": MerhanModalityTokensFusion,
 }
-POOLINGS = ("statistics", "mean", "mean_std", "attention", "first", "min", "max")
-CHOICES = {"fusion": FUSIONS, "fusion_parts": ("local", "cross", "global"), "pooling": POOLINGS}
 
 
 class MerhanAudioModel(PreTrainedModel):
@@ -789,9 +632,10 @@ class MerhanPreTrainedModel(PreTrainedModel):
         (`register_for_auto_class` alone names one auto class per model class, and no pipeline.)
         """
         classifier = "AutoModelForSequenceClassification"
-        names = {"AutoConfig": "MerhanConfig", "AutoModel": "MerhanModel"}
-        names |= dict.fromkeys(("AutoModelForAudioClassification", classifier), "MerhanForSequenceClassification")
-        self.config.auto_map = {auto: f"modeling_merhan.{name}" for auto, name in names.items()}
+        ours = "modeling_merhan.MerhanForSequenceClassification"
+        self.config.auto_map = {"AutoConfig": "configuration_merhan.MerhanConfig"}
+        self.config.auto_map |= {"AutoModel": "modeling_merhan.MerhanModel"}
+        self.config.auto_map |= {"AutoModelForAudioClassification": ours, classifier: ours}
         # Also under the task that the Hub names, whose stock pipeline would drop text, mask and temperature.
         # CODEPATH: the Hub has another task for checkpoints of text alone.
         task = "audio-classification" if "audio" in self.config.modalities else "text-classification"
@@ -889,10 +733,9 @@ class MerhanModel(MerhanPreTrainedModel):
         """
         if inputs_embeds is not None:
             raise ValueError("inputs_embeds is not supported; give input_ids, or text_features.")
-        record = Record(
-            {} if _requested(output_attentions, self.config.output_attentions) else None,
-            {} if _requested(output_hidden_states, self.config.output_hidden_states) else None,
-        )
+        attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        hidden_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        record = Record({} if attentions else None, {} if hidden_states else None)
         sound = {"input_values": input_values, "input_features": input_features}
         audio = self._modality("audio", sound, audio_attention_mask, audio_features, audio_features_mask, record)
         tokens = {"input_ids": input_ids}
@@ -928,8 +771,7 @@ class MerhanModel(MerhanPreTrainedModel):
         # Backbones never get a fully masked row; the fusion replaces their output for it.
         present = mask.any(dim=1, keepdim=True)
         seen = torch.where(present, mask, 1)
-        # Sound is cast to the precision of the weights, except for the light backbone, which first computes its
-        # spectrum.
+        # Sound is cast to the precision of the weights, but for the light backbone, which first computes its spectrum.
         if name == "audio" and not isinstance(backbone, MerhanAudioModel):
             values = values.to(backbone.dtype)
         if name == "audio" and self.marks_padding:
@@ -963,32 +805,26 @@ class MerhanModel(MerhanPreTrainedModel):
         record: Record,
     ) -> Modality | None:
         """The features if there are any, else the output of the backbone for the raw input."""
-        values = {key: value for key, value in raw.items() if value is not None}
-        for is_absent, its_mask in ((not values, mask), (features is None, features_mask)):
-            if is_absent and its_mask is not None:
-                raise ValueError(f"A mask of {name} was given without its values; give both or neither.")
-        if len(values) + (features is not None) > 1:
-            both = [*values, *([f"{name}_features"] if features is not None else [])]
-            raise ValueError(f"{' and '.join(both)} are alternatives; give one of them.")
-        if not values and features is None:
+        alternatives = {**raw, f"{name}_features": features}
+        inputs = {key: value for key, value in alternatives.items() if value is not None}
+        if len(inputs) > 1:
+            raise ValueError(f"{' and '.join(inputs)} are alternatives; give one of them.")
+        is_raw = bool(inputs) and features is None
+        if (mask is not None and not is_raw) or (features_mask is not None and features is None):
+            raise ValueError(f"A mask of {name} was given without its values; give both or neither.")
+        if not inputs:
             return None
         if name not in self.config.modalities:
             raise ValueError(f"This model reads {' and '.join(self.config.modalities)} only; leave out {name}.")
         if features is None:
             if getattr(self, f"{name}_backbone") is None:
                 raise ValueError(f"This model has no {name} backbone; give {name}_features like those of its training.")
-            (value,) = values.values()
+            (value,) = inputs.values()
             return self.encode(name, value, mask, record)
         if hasattr(self, f"{name}_mixing"):
-            raise ValueError(
-                f"layer_mixing reads all layers of the {name} backbone; {name}_features hold only the last."
-            )
+            raise ValueError(f"layer_mixing reads all layers of a backbone; {name}_features hold only the last.")
         real = torch.ones(features.shape[:2], device=features.device) if features_mask is None else features_mask
         return Modality(features, real.bool())
-
-
-def _requested(argument: bool | None, default: bool | None) -> bool:
-    return bool(default if argument is None else argument)
 
 
 def _frame_mask(backbone: Any, frames: int, mask: Tensor) -> Tensor:
@@ -1154,9 +990,7 @@ def encoder_of(model: Any) -> Backbone:
     return model.get_encoder() if hasattr(model, "encoder") and hasattr(model, "decoder") else model
 
 
-MerhanConfig.register_for_auto_class()
 MerhanModel.register_for_auto_class("AutoModel")
 MerhanForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
 
-__all__ = ["MerhanAudioConfig", "MerhanAudioModel", "MerhanConfig", "MerhanFeaturesConfig", "MerhanModel"]
-__all__ += ["MerhanForSequenceClassification", "MerhanPreTrainedModel"]
+__all__ = ["MerhanAudioModel", "MerhanForSequenceClassification", "MerhanModel", "MerhanPreTrainedModel"]

@@ -7,10 +7,10 @@ from typing import Any, get_args, get_type_hints
 
 from transformers import TrainingArguments
 
+from configuration_merhan import CHOICES, MerhanAudioConfig, MerhanConfig
 from merhan.cli.main import build_parser
 from merhan.recipe.ranges import TRAINER, is_within
 from merhan.recipe.schema import Recipe
-from modeling_merhan import CHOICES, MerhanAudioConfig, MerhanConfig
 
 
 # A recipe in which every optional section is there, so that each of its keys can be set.

@@ -12,8 +12,9 @@ import torch
 from common import command, hardware, publish
 from transformers import Wav2Vec2Config
 
+from configuration_merhan import MerhanAudioConfig, MerhanConfig
 from merhan.reporting.markdown_tables import markdown_table
-from modeling_merhan import MerhanAudioConfig, MerhanConfig, MerhanForSequenceClassification
+from modeling_merhan import MerhanForSequenceClassification
 
 
 SECONDS = (2.0, 4.0, 8.0)

@@ -20,8 +20,9 @@ from common import command, hardware, publish
 from full_width import word_tokenizer
 from transformers import Wav2Vec2FeatureExtractor
 
+from configuration_merhan import MerhanAudioConfig, MerhanConfig
 from merhan.prediction.predict import Predictor
-from modeling_merhan import MerhanAudioConfig, MerhanConfig, MerhanForSequenceClassification
+from modeling_merhan import MerhanForSequenceClassification
 from processing_merhan import MerhanProcessor
 
 

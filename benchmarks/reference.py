@@ -25,12 +25,12 @@ from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 from omegaconf import MISSING
 
 import merhan
+from configuration_merhan import CHOICES, MerhanAudioConfig, MerhanConfig
 from merhan.cli.main import COMMANDS
 from merhan.data.corpora import CORPORA
 from merhan.experiments.plan import Experiment, ExperimentRow
 from merhan.recipe.schema import Recipe
 from merhan.recipe.setting import describe_range
-from modeling_merhan import CHOICES, MerhanAudioConfig, MerhanConfig
 
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"

@@ -68,7 +68,13 @@ class Function(NamedTuple):
 def python_files(paths: Sequence[str]) -> list[Path]:
     """The Python files of the package and the entry points, or those below the given paths."""
     if not paths:
-        top = ["modeling_merhan.py", "processing_merhan.py", "train_hf_e2e.py", "evaluate_hf_e2e.py"]
+        top = [
+            "configuration_merhan.py",
+            "modeling_merhan.py",
+            "processing_merhan.py",
+            "train_hf_e2e.py",
+            "evaluate_hf_e2e.py",
+        ]
         return [*sorted((PROJECT / "merhan").rglob("*.py")), *(PROJECT / name for name in top)]
     files = []
     for path in map(Path, paths):

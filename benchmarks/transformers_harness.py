@@ -10,8 +10,9 @@ import torch
 from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES, MODEL_MAPPING_NAMES
 
+from configuration_merhan import MerhanAudioConfig, MerhanConfig
 from merhan.models.tiny_backbones import tiny_audio, tiny_text
-from modeling_merhan import MerhanAudioConfig, MerhanConfig, MerhanForSequenceClassification, MerhanModel
+from modeling_merhan import MerhanForSequenceClassification, MerhanModel
 from processing_merhan import MerhanProcessor
 
 

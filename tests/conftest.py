@@ -18,10 +18,11 @@ import torch
 from transformers import RobertaConfig, Wav2Vec2Config, Wav2Vec2FeatureExtractor
 from transformers.utils.logging import disable_progress_bar
 
+from configuration_merhan import MerhanAudioConfig, MerhanConfig
 from merhan.data.corpora.base import read_corpus
 from merhan.models.building import build_model, build_processor
 from merhan.recipe.schema import DataRecipe, ModelRecipe
-from modeling_merhan import MerhanAudioConfig, MerhanConfig, MerhanForSequenceClassification
+from modeling_merhan import MerhanForSequenceClassification
 from processing_merhan import EmotionRecognitionPipeline, MerhanProcessor
 
 

@@ -1,4 +1,4 @@
-"""Lint the two files that travel to the Hub with transformers' own model linter (`make lint`).
+"""Lint the three files that travel to the Hub with transformers' own model linter (`make lint`).
 
 Two rules do not fit a file outside the library: TRF057 wants `@auto_docstring`, which prints errors at import there,
 and TRF045 wants `output_attentions` to come from decorators that return nothing under sdpa, where ours gives the maps.
@@ -10,7 +10,7 @@ from pathlib import Path
 from mlinter import mlinter
 
 
-FILES = ("modeling_merhan.py", "processing_merhan.py")
+FILES = ("configuration_merhan.py", "modeling_merhan.py", "processing_merhan.py")
 UNFIT = {"TRF045", "TRF057"}
 
 

@@ -1,6 +1,7 @@
 """The contract of a transformers model at its edges: outputs on request, and input that is refused by name."""
 
-import importlib.util
+import importlib
+import shutil
 import sys
 
 import pytest
@@ -11,7 +12,9 @@ from peft import LoraConfig, TaskType, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel
 
+import configuration_merhan
 import modeling_merhan
+from configuration_merhan import MerhanAudioConfig, MerhanConfig, MerhanFeaturesConfig
 from modeling_merhan import MerhanAudioModel, MerhanForSequenceClassification, emotion_loss
 
 
@@ -145,25 +148,31 @@ def test_the_light_backbone_computes_its_spectrum_in_full_precision_under_bf16()
     assert torch.equal(under_bf16_weights, expected.bfloat16()), "rounded once, at the end"
 
 
-def test_another_copy_of_the_code_in_the_same_process_changes_nothing(make_model, batch, tmp_path):
+def test_another_copy_of_the_code_in_the_same_process_changes_nothing(make_model, batch, tmp_path, monkeypatch):
     """As of a second checkpoint, or of a published model that is loaded back: it registers its own backbone."""
     try:
-        spec = importlib.util.spec_from_file_location("another_copy", modeling_merhan.__file__)
-        sys.modules["another_copy"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules["another_copy"])
+        copies = tmp_path / "another_copy"
+        copies.mkdir()
+        (copies / "__init__.py").touch()
+        for own in (configuration_merhan, modeling_merhan):
+            shutil.copy(own.__file__, copies)
+        monkeypatch.syspath_prepend(tmp_path)
+        another = importlib.import_module("another_copy.modeling_merhan")
+        assert another.MerhanConfig is not MerhanConfig, "its own configuration, from beside it"
         model = make_model("light")
-        assert type(model.merhan.audio_backbone) is modeling_merhan.MerhanAudioModel
-        model.save_pretrained(tmp_path)
-        again = MerhanForSequenceClassification.from_pretrained(tmp_path).eval()
-        assert type(again.config.audio_config) is modeling_merhan.MerhanAudioConfig
+        assert type(model.merhan.audio_backbone) is MerhanAudioModel
+        model.save_pretrained(tmp_path / "model")
+        again = MerhanForSequenceClassification.from_pretrained(tmp_path / "model").eval()
+        assert type(again.config.audio_config) is MerhanAudioConfig
         assert torch.equal(again(**batch).logits, model(**batch).logits)
-        vectors = modeling_merhan.MerhanConfig(audio_config={"model_type": "merhan_features", "hidden_size": 8})
+        vectors = MerhanConfig(audio_config={"model_type": "merhan_features", "hidden_size": 8})
         assert modeling_merhan.MerhanModel(vectors).audio_backbone is None
     finally:
-        del sys.modules["another_copy"]
-        for own in (modeling_merhan.MerhanAudioConfig, modeling_merhan.MerhanFeaturesConfig):
+        for name in [name for name in sys.modules if name.startswith("another_copy")]:
+            del sys.modules[name]
+        for own in (MerhanAudioConfig, MerhanFeaturesConfig):
             AutoConfig.register(own.model_type, own, exist_ok=True)
-        AutoModel.register(modeling_merhan.MerhanAudioConfig, MerhanAudioModel, exist_ok=True)
+        AutoModel.register(MerhanAudioConfig, MerhanAudioModel, exist_ok=True)
 
 
 def test_a_checkpoint_of_an_earlier_version_with_buffers_loads(make_model, batch, tmp_path):

@@ -224,3 +224,11 @@ def test_the_page_of_backbones_lists_what_was_tested():
         table = page.split(title)[1].split("\n## ")[0]
         rows = dict(re.findall(r"^\| `([\w-]+)` \| .* \| (yes|no)\b.* \|$", table, re.MULTILINE))
         assert rows == {family: "no" if family in leaking else "yes" for family in families}
+
+
+def test_the_table_of_the_readme_lists_what_was_tested():
+    page = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    for title, families, leaking in (("speech", AUDIO_FAMILIES, LEAKING), ("text", TEXT_FAMILIES, set())):
+        row = re.search(rf"^\| {title} \| (.*) \|$", page, re.MULTILINE).group(1)
+        marked = {family + r"\*" * (family in leaking) for family in families}
+        assert set(row.split(", ")) == marked

@@ -11,6 +11,7 @@ from conftest import tiny_config
 from test_training import call
 
 import train_hf_e2e
+from configuration_merhan import MerhanFeaturesConfig
 from merhan.data.corpora.base import read_corpus
 from merhan.data.loading import keep_readable, load_data
 from merhan.data.manifest import write_manifest
@@ -18,7 +19,7 @@ from merhan.errors import InputError
 from merhan.evaluation.evaluate import evaluate_split
 from merhan.metrics.annotations import dimension_scores
 from merhan.recipe.schema import DataRecipe
-from modeling_merhan import MerhanFeaturesConfig, MerhanForSequenceClassification
+from modeling_merhan import MerhanForSequenceClassification
 
 
 WORDS = {"anger": "how dare you", "joy": "what a day", "sadness": "all is lost"}

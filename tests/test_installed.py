@@ -32,7 +32,7 @@ SMALL = ["data.options={scale: 0.1}", "stages.0.epochs=1", "stages.1.epochs=1", 
 # Modules of Unix alone; and packages that a model needs no more than its users do.
 UNIX = ("fcntl", "resource", "pwd", "grp", "termios", "posix_ipc")
 TRAINING = ("datasets", "accelerate", "evaluate", "peft", "sklearn", "scipy", "pandas", "omegaconf", "matplotlib")
-OURS = ("merhan", "modeling_merhan", "processing_merhan")
+OURS = ("merhan", "configuration_merhan", "modeling_merhan", "processing_merhan")
 # Packages are missing for everyone; what only Unix has, for our code alone, because other packages choose by system.
 BLOCK = f"""
 import builtins, runpy, sys

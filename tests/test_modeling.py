@@ -22,11 +22,10 @@ from transformers import (
     WavLMModel,
 )
 
+from configuration_merhan import CHOICES, MerhanConfig
 from merhan.models.backbones import from_backbones
 from modeling_merhan import (
     FUSIONS,
-    POOLINGS,
-    MerhanConfig,
     MerhanForSequenceClassification,
     MerhanModel,
     MerhanPooling,
@@ -41,7 +40,7 @@ KINDS = ["layer", "group", "light"]
 VARIANTS = [
     *({"fusion": name} for name in FUSIONS if name != "hybrid"),
     *({"fusion_parts": parts} for parts in ([], ["local"], ["cross"], ["global"])),
-    *({"fusion": "memocmt" if name == "min" else "gated", "pooling": name} for name in POOLINGS[1:]),
+    *({"fusion": "memocmt" if name == "min" else "gated", "pooling": name} for name in CHOICES["pooling"][1:]),
     {"layer_mixing": True},
 ]
 BOTH = [(kind, {}) for kind in KINDS] + [("layer", variant) for variant in VARIANTS]
@@ -266,6 +265,10 @@ def test_every_fusion_names_its_attention(name, maps, make_model, batch):
     for weights in outputs.attentions.values():
         assert weights.dim() == 4 and weights.shape[0] == 3
         torch.testing.assert_close(weights.sum(dim=-1), torch.ones(weights.shape[:-1]))
+
+
+def test_the_configuration_names_the_fusions_that_exist():
+    assert tuple(FUSIONS) == CHOICES["fusion"]
 
 
 @pytest.mark.parametrize("name", FUSIONS)

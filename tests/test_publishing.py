@@ -40,7 +40,8 @@ PROGRAM = (
     + """
 import importlib.util, json
 import numpy as np, torch
-assert not any(importlib.util.find_spec(name) for name in ("merhan", "modeling_merhan", "processing_merhan"))
+ours = ("merhan", "configuration_merhan", "modeling_merhan", "processing_merhan")
+assert not any(importlib.util.find_spec(name) for name in ours)
 from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification, AutoModelForSequenceClassification
 from transformers import AutoProcessor, pipeline
 name = sys.argv[1]
@@ -147,6 +148,7 @@ def test_the_model_folder_contains_only_allowed_files_and_no_local_path(run, tmp
     assert files == [
         "README.md",
         "config.json",
+        "configuration_merhan.py",
         "evaluation/test/confusion.png",
         "evaluation/test/metrics.json",
         "evaluation/test/reliability.png",

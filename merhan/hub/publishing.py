@@ -35,6 +35,7 @@ ALLOWED = (
     "processor_config.json",
     "tokenizer_config.json",
     "tokenizer.json",
+    "configuration_merhan.py",
     "modeling_merhan.py",
     "processing_merhan.py",
     "README.md",

@@ -15,15 +15,13 @@ from transformers import (
     PreTrainedConfig,
 )
 
+from configuration_merhan import MerhanAudioConfig, MerhanConfig, MerhanFeaturesConfig
 from merhan.data.stored_features import feature_width
 from merhan.errors import InputError
 from merhan.models.tiny_backbones import tiny_audio, tiny_text
 from merhan.recipe.schema import ModelRecipe
 from modeling_merhan import (
     Backbone,
-    MerhanAudioConfig,
-    MerhanConfig,
-    MerhanFeaturesConfig,
     MerhanForSequenceClassification,
     MerhanModel,
     MerhanPreTrainedModel,

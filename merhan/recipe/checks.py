@@ -13,6 +13,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from transformers import TrainingArguments
 from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
+from configuration_merhan import CHOICES, MerhanAudioConfig, MerhanConfig
 from merhan.errors import InputError, did_you_mean
 from merhan.names import DIMENSIONS
 from merhan.recipe.ranges import ADAPTERS, MODEL, TRAINER, check_typed
@@ -29,7 +30,6 @@ from merhan.recipe.schema import (
     selects_best_epoch,
 )
 from merhan.recipe.setting import check_settings, check_word
-from modeling_merhan import CHOICES, MerhanAudioConfig, MerhanConfig
 
 
 # TrainingArguments that a recipe must not set -> what to do instead.
