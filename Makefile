@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.installed
+# A file of tests stays in one process, because its tests share trained models.
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .PHONY: help quickstart test test-slow lint structure docs format
 
@@ -24,10 +26,10 @@ quickstart: $(SETUP)
 	$(BIN)/python train_hf_e2e.py --config configs/quickstart.yaml --overwrite
 
 test: $(SETUP)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: $(SETUP)
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 lint: $(SETUP)
 	$(BIN)/ruff check .

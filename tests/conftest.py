@@ -1,13 +1,17 @@
 """Tiny random backbones, tokenizers trained on the spot, a small demo corpus. No test needs the network."""
 
 import os
+import tempfile
 
 
 # Before transformers and huggingface_hub are imported, because they read these once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Of its own for each process that runs tests: transformers copies the code of checkpoints there.
+os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="merhan-modules-")
 
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +37,10 @@ logging.getLogger("transformers.modeling_utils").addFilter(lambda record: "LOAD 
 
 LABELS = ["anger", "calm", "joy", "sadness"]
 LABEL2ID = {label: number for number, label in enumerate(LABELS)}
+
+
+def pytest_sessionfinish():
+    shutil.rmtree(os.environ["HF_MODULES_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(autouse=True, scope="session")
