@@ -10,14 +10,12 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from itertools import dropwhile
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import reference
 import yaml
+from documents import DOCUMENTS, PROJECT, blocks, commands
 
 import merhan
 from merhan.cli import evaluate, train
@@ -27,40 +25,10 @@ from merhan.recipe.loading import load_recipe
 from merhan.recipe.schema import Recipe
 
 
-PROJECT = Path(__file__).parent.parent
-DOCUMENTS = sorted([*PROJECT.glob("*.md"), PROJECT / "benchmarks" / "README.md", *(PROJECT / "docs").rglob("*.md")])
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 MODULES_OF_OTHERS = {"venv", "pytest"}
 PROGRAMS_OF_OTHERS = {"pip", "hf", "git", ".", "pre-commit"}
 ENTRY_POINTS = {"train_hf_e2e.py": train, "evaluate_hf_e2e.py": evaluate}
-
-
-class Block(NamedTuple):
-    """A block of code in a document."""
-
-    place: str  # file and number of the block
-    text: str
-
-
-def blocks(language: str) -> list[Block]:
-    """All code blocks of one language."""
-    result = []
-    for document in DOCUMENTS:
-        for number, match in enumerate(BLOCK.finditer(document.read_text(encoding="utf-8"))):
-            if match[2] == language:
-                result.append(Block(f"{document.relative_to(PROJECT)}#{number}", match[3]))
-    return result
-
-
-def commands() -> Iterator[tuple[str, list[str]]]:
-    """The words of every command line in a bash block, without comments, with its place."""
-    for block in blocks("bash"):
-        for line in block.text.replace("\\\n", " ").splitlines():
-            for part in line.split(" && "):
-                words = shlex.split(part, comments=True)
-                if words:
-                    yield block.place, words
 
 
 def exits(action, *arguments) -> str:
