@@ -40,6 +40,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torchaudio
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSequenceClassification, BatchEncoding, Pipeline
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.pipelines import PIPELINE_REGISTRY
@@ -51,10 +52,11 @@ logger = logging.getLogger(__name__)
 SAMPLING_RATE = 16_000
 SAMPLES_PER_FRAME = 320  # of wav2vec2 and its relatives
 _FIELDS = ("audio", "text", "speaker", "context")  # of an utterance
+_VECTORS = ("audio_features", "text_features")  # of an utterance, in place of `audio` and `text`
 _SOUND_KEYS = {"array", "raw", "bytes", "path"}  # of a mapping that is sound, and no utterance
-# Modality -> the model's arguments for its values (one of them) and its mask.
-_VALUES = {"audio": ("input_values", "input_features"), "text": ("input_ids",)}
-_MASKS = {"audio": "audio_attention_mask", "text": "attention_mask"}
+# Modality -> the model's arguments for its values and its mask; a batch has one of each.
+_VALUES = {"audio": ("input_values", "input_features", "audio_features"), "text": ("input_ids", "text_features")}
+_MASKS = {"audio": ("audio_attention_mask", "audio_features_mask"), "text": ("attention_mask", "text_features_mask")}
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
 # What FFmpeg may read: formats that hold their sound themselves. Others are lists of files and addresses.
 _FORMATS = (
@@ -760,7 +762,11 @@ class MerhanProcessor(ProcessorMixin):
         sampling_rate: float | None = None,
     ) -> tuple[BatchFeature, int]:
         """The tensors of utterances `{"audio", "text", "speaker", "context"}`, and the number of those that have sound
-        beyond `max_seconds`, of which only the middle is in the tensors. Arguments and errors as in a call."""
+        beyond `max_seconds`, of which only the middle is in the tensors. Arguments and errors as in a call.
+
+        For a model of stored features an utterance has `audio_features` or `text_features`: `(width,)`, or
+        `(length, width)`.
+        """
         waveforms: list[np.ndarray | None] = []
         num_cut = 0
         for row in rows:
@@ -771,6 +777,8 @@ class MerhanProcessor(ProcessorMixin):
             waveforms.append(waveform)
         tokens = [self.encode_text(row["text"], row["speaker"], row["context"], truncation) for row in rows]
         batch = self.pad(waveforms, tokens, padding=padding)
+        for name in _VECTORS:
+            batch.update(_pad_vectors(name, [row.get(name) for row in rows]))
         self._require_readable(batch)
         return batch, num_cut
 
@@ -937,15 +945,15 @@ class MerhanProcessor(ProcessorMixin):
 
     def _require_readable(self, batch: Mapping[str, torch.Tensor]):
         """Raise ValueError for modalities that the model does not read, and for rows without any."""
-        masks = {name: batch[key] for name, key in _MASKS.items() if key in batch}
-        unread = [name for name in masks if name not in self.modalities]
+        masks = _masks(batch)
+        unread = [name for name, keys in _MASKS.items() if keys[0] in batch and name not in self.modalities]
         if unread:
             raise ValueError(
                 f"This model reads {' and '.join(self.modalities)} only; leave out {' and '.join(unread)}, or load a "
                 f"model that reads it."
             )
         if not masks:
-            raise ValueError(f"Nothing to read: give {' or '.join(self.modalities)}.")
+            raise ValueError(f"Nothing to read: give {' or '.join(self.modalities or _VECTORS)}.")
         present = torch.stack([mask.any(dim=1) for mask in masks.values()]).any(dim=0)
         if not present.all():
             rows = [index for index, is_present in enumerate(present.tolist()) if not is_present]
@@ -966,8 +974,8 @@ class MerhanDataCollator:
         self.processor = processor
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> BatchFeature:
-        audio, text, speaker, context = ([example.get(name) for example in examples] for name in _FIELDS)
-        batch = self.processor(audio, text, speaker, context, padding="grid")
+        rows = [{name: example.get(name) for name in (*_FIELDS, *_VECTORS)} for example in examples]
+        batch, _ = self.processor.batch(rows, "grid")
         for name in ("label", "labels"):
             if any(name in example for example in examples):
                 batch["labels"] = torch.tensor([example[name] for example in examples])
@@ -1003,11 +1011,11 @@ def _stream(audio: Any, text: Any, **fields: Any) -> Iterator[dict[str, Any]]:
 def _items(values: Any) -> Iterator[Any]:
     """The items of a stream or list; of the rows of a data set, the fields of an utterance."""
     columns = getattr(values, "column_names", None)
-    if columns and not {"audio", "text"} & set(columns):
+    if columns and not {"audio", "text", *_VECTORS} & set(columns):
         raise ValueError(f"The data set has no column `audio` or `text`, but {', '.join(columns)}; rename one of them.")
     for item in values:
         if columns:
-            item = {name: item[name] for name in _FIELDS if name in item}
+            item = {name: item[name] for name in (*_FIELDS, *_VECTORS) if name in item}
         yield item
 
 
@@ -1027,6 +1035,34 @@ def _rows(audio: Any, text: Any, speaker: Any, context: Any) -> list[dict[str, A
     if any(isinstance(turns, (str, Mapping)) for turns in columns["context"]):
         raise ValueError("context: give one list of turns per utterance, or None.")
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _pad_vectors(name: str, rows: Sequence[Any]) -> dict[str, torch.Tensor]:
+    """Stored features of each row, None where it has none, as a batch `(rows, length, width)` with its mask; empty if
+    no row has any."""
+    arrays = [None if row is None else _vectors(name, row) for row in rows]
+    widths = {array.shape[1] for array in arrays if array is not None}
+    if not widths:
+        return {}
+    if len(widths) > 1:
+        raise ValueError(f"{name}: have the widths {', '.join(map(str, sorted(widths)))}; give vectors of one width.")
+    absent = torch.zeros(0, *widths)
+    tensors = [absent if array is None else torch.from_numpy(array) for array in arrays]
+    masks = [torch.ones(len(tensor), dtype=torch.long) for tensor in tensors]
+    return {name: pad_sequence(tensors, batch_first=True), f"{name}_mask": pad_sequence(masks, batch_first=True)}
+
+
+def _vectors(name: str, value: Any) -> np.ndarray:
+    """`(length, width)` float32; a single vector becomes a sequence of length 1."""
+    try:
+        array = np.array(value.tolist() if isinstance(value, torch.Tensor) else value, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{name}: is of type {type(value).__name__}; give an array of floats, as of np.load."
+        ) from None
+    if array.ndim not in (1, 2) or not array.size or not np.isfinite(array).all():
+        raise ValueError(f"{name}: has the shape {array.shape}; give (width,) or (length, width), all finite.")
+    return np.atleast_2d(array)
 
 
 def _presence(items: Sequence[Any]) -> torch.Tensor:
@@ -1050,7 +1086,9 @@ class EmotionRecognitionPipeline(Pipeline):
     and so does `pipeline("text-classification", ...)` for a model of text alone, whose first argument is the text.
 
     Audio is anything that [`load_audio`] decodes, with `sampling_rate=` for bare arrays and tensors. `speaker` and
-    `context` (the previous turns, oldest first) are used by a model that was trained with them. Scores are calibrated
+    `context` (the previous turns, oldest first) are used by a model that was trained with them. A model of stored
+    features reads `{"audio_features": ..., "text_features": ...}`, arrays `(width,)` or `(length, width)` like those of
+    its training, in place of `audio` and `text`. Scores are calibrated
     (`config.temperature`); `top_k` keeps the best few labels. Of sound beyond the processor's `max_seconds` only the
     middle is used, and a warning per call says of how many recordings.
 
@@ -1099,11 +1137,11 @@ class EmotionRecognitionPipeline(Pipeline):
             )
 
     def _utterance(self, item: Any, **fields: Any) -> dict[str, Any]:
-        """One input in any of its forms as `{"audio", "text", "speaker", "context"}`.
+        """One input in any of its forms as a dictionary of `_FIELDS` and `_VECTORS`.
 
         A string is the text for a model of text alone, as in `pipeline("text-classification")`.
         """
-        reads_sound = "audio" in cast(MerhanProcessor, self.processor).modalities
+        reads_sound = "audio" in cast(Any, self.model.config).modalities
         if isinstance(item, str) and not reads_sound and fields["text"] is None:
             item = {"text": item}
         return _utterance(item, **fields)
@@ -1128,11 +1166,38 @@ class EmotionRecognitionPipeline(Pipeline):
         rows: list[dict[str, Any]] = inputs["utterances"]
         processor: Any = self.processor
         padding = "longest" if explain else "grid"
+        self._require_forms(rows)
         batch, num_cut = processor.batch(rows, padding, sampling_rate=inputs.get("sampling_rate"))
+        self._require_widths(batch)
         inputs["cut"].append(num_cut)
         if not explain or len(_by_modality(batch)) < 2:
             return {"batch": batch, "words": []}
         return {"batch": batch, "words": processor.words(*(rows[0][name] for name in _FIELDS[1:]))}
+
+    def _stored(self) -> list[str]:
+        """The modalities that the model reads as stored features."""
+        modalities = cast(Any, self.model.config).modalities
+        return [name for name in modalities if name not in cast(MerhanProcessor, self.processor).modalities]
+
+    def _require_forms(self, rows: Sequence[Mapping[str, Any]]):
+        """Raise ValueError for sound or text where the model reads stored features, and the reverse."""
+        stored, modalities = self._stored(), cast(Any, self.model.config).modalities
+        read = " and ".join(f"{name}_features" if name in stored else name for name in modalities)
+        for name in _VALUES:
+            unread = name if name in stored else f"{name}_features"
+            if any(row[unread] is not None for row in rows):
+                raise ValueError(f"{unread}: this model reads {read}; give these, see the model card.")
+
+    def _require_widths(self, batch: Mapping[str, torch.Tensor]):
+        """Raise ValueError for vectors of another width than those of the training."""
+        for name in self._stored():
+            width = getattr(self.model.config, f"{name}_config").hidden_size
+            vectors = batch.get(f"{name}_features")
+            if vectors is not None and vectors.shape[-1] != width:
+                raise ValueError(
+                    f"{name}_features: are of width {vectors.shape[-1]}, and this model reads {width}; give features "
+                    f"like those of its training."
+                )
 
     def _forward(self, inputs: dict[str, Any], explain: bool = False) -> dict[str, Any]:  # type: ignore[override]
         batch = inputs["batch"]
@@ -1144,9 +1209,10 @@ class EmotionRecognitionPipeline(Pipeline):
             result["without"] = {
                 name: self._scores(other, self.model(**other).logits) for name, other in remaining.items()
             }
-            result["attention"] = outputs.attentions.get("text_to_audio")
-            steps = batch["audio_attention_mask"].shape[1]
-            result["duration"] = steps * cast(MerhanProcessor, self.processor).seconds_per_step
+            if "audio_attention_mask" in batch:  # stored features have no known rate
+                result["attention"] = outputs.attentions.get("text_to_audio")
+                steps = batch["audio_attention_mask"].shape[1]
+                result["duration"] = steps * cast(MerhanProcessor, self.processor).seconds_per_step
         return result
 
     def postprocess(self, outputs: dict[str, Any], top_k: int | None = None, explain: bool = False) -> list[Any]:  # type: ignore[override]
@@ -1160,7 +1226,7 @@ class EmotionRecognitionPipeline(Pipeline):
 
     def _scores(self, batch: Mapping[str, torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
         """Calibrated scores `(batch, num_labels)`, each row with the temperature of the modalities that it has."""
-        present = {name: batch[key].any(dim=1).tolist() for name, key in _MASKS.items() if key in batch}
+        present = {name: mask.any(dim=1).tolist() for name, mask in _masks(batch).items()}
         modalities = ["+".join(name for name in present if present[name][row]) for row in range(len(logits))]
         temperatures = [self.model.config.temperature.get(names, 1.0) for names in modalities]
         return (logits.float() / logits.new_tensor(temperatures, dtype=torch.float)[:, None]).softmax(dim=-1)
@@ -1183,22 +1249,27 @@ class EmotionRecognitionPipeline(Pipeline):
 def _by_modality(batch: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
     """The tensors of each modality that a batch has."""
     tensors = {}
-    for name, mask in _MASKS.items():
-        if mask in batch:
-            tensors[name] = {key: batch[key] for key in (*_VALUES[name], mask) if key in batch}
+    for name in _masks(batch):
+        tensors[name] = {key: batch[key] for key in (*_VALUES[name], *_MASKS[name]) if key in batch}
     return tensors
 
 
+def _masks(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The mask of each modality that a batch has."""
+    return {name: batch[key] for name, keys in _MASKS.items() for key in keys if key in batch}
+
+
 def _utterance(item: Any, **fields: Any) -> dict[str, Any]:
-    """One input in any of its forms as `{"audio", "text", "speaker", "context"}`."""
+    """One input in any of its forms as a dictionary of `_FIELDS` and `_VECTORS`."""
+    keys = (*_FIELDS, *_VECTORS)
     if isinstance(item, Mapping) and not _SOUND_KEYS & set(item):
-        unknown = sorted(set(item) - set(_FIELDS))
+        unknown = sorted(set(item) - set(keys))
         if unknown:
-            raise ValueError(f"An utterance has the keys {', '.join(_FIELDS)}; unknown: {', '.join(unknown)}.")
+            raise ValueError(f"An utterance has the keys {', '.join(keys)}; unknown: {', '.join(unknown)}.")
         fields |= item
     else:
         fields["audio"] = item
-    return {name: fields.get(name) for name in _FIELDS}
+    return {name: fields.get(name) for name in keys}
 
 
 MerhanProcessor.register_for_auto_class()

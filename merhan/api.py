@@ -24,6 +24,7 @@ from merhan.evaluation.comparison import compare as compare_systems
 from merhan.evaluation.comparison import read_system
 from merhan.evaluation.evaluate import evaluate_conditions
 from merhan.evaluation.model_and_data import open_evaluation, run_trainer
+from merhan.hub.model_card import usage_example
 from merhan.hub.model_folder import export_model_folder
 from merhan.hub.publishing import publish
 from merhan.logs import get_logger
@@ -267,13 +268,9 @@ def _evaluate_run(
 
 
 def _closing_message(folder: Path, recipe: Recipe) -> str:
-    """Where the results are, and the three lines that load the model."""
-    arguments = {"audio": '"a.wav"', "text": 'text="I cannot believe it!"'}
-    example = ", ".join(arguments[name] for name in recipe.model.modalities)
+    """Where the results are, and how the model is used."""
     return (
         f"report:       {folder / 'evaluation' / recipe.evaluation.splits[0] / 'report.html'}\n"
         f"model folder: {folder / 'model'}\n\n"
-        f"from transformers import pipeline\n"
-        f'recogniser = pipeline("emotion-recognition", model="{folder / "model"}", trust_remote_code=True)\n'
-        f"print(recogniser({example}))"
+        f"{usage_example((folder / 'model').as_posix(), recipe.model)}"
     )

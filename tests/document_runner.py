@@ -126,7 +126,7 @@ def run_script(words: list[str]):
 
 
 def stand_in_for_run(folder: Path):
-    """For `outputs/<name>` that the page did not make: a copy of a run that is there, of the page's own if it made one."""
+    """For `outputs/<name>` that the page did not make: a copy of a run, of the page's own if it made one."""
     if folder.parts[:1] == ("outputs",) and len(folder.parts) == 2 and not folder.exists():
         runs = [Path("outputs", name) for name in ("mine", "quickstart")]
         shutil.copytree(next(run for run in runs if run.is_dir()), folder)

@@ -1,5 +1,6 @@
 """Features that are the data's own (emotion2vec, for one) in a backbone's place, and dimensions beside the label."""
 
+import copy
 import json
 
 import datasets
@@ -20,6 +21,7 @@ from merhan.evaluation.evaluate import evaluate_split
 from merhan.metrics.annotations import dimension_scores
 from merhan.recipe.schema import DataRecipe
 from modeling_merhan import MerhanForSequenceClassification
+from processing_merhan import EmotionRecognitionPipeline, MerhanDataCollator
 
 
 WORDS = {"anger": "how dare you", "joy": "what a day", "sadness": "all is lost"}
@@ -61,8 +63,25 @@ def vectors(kind: str, size: int = 60, seed: int = 0) -> datasets.Dataset:
     return datasets.Dataset.from_dict(rows)
 
 
+def require_usage(folder, data_set, predictions, monkeypatch, log):
+    """The lines that the run and its card end with give the scores of the evaluation."""
+    run = folder / "outputs/features"
+    card = (run / "model/README.md").read_text(encoding="utf-8")
+    assert "`audio_features`, of width 24" in card
+    code = card.partition("```python\n")[2].partition("```")[0].replace("<this folder>", str(run / "model"))
+    assert code.strip() in log
+    np.save(folder / "audio.npy", np.array(data_set[0]["emotion2vec_features"]))
+    monkeypatch.chdir(folder)
+    names = {}
+    exec(code.replace("I cannot believe it!", data_set[0]["transcript"]).replace("print(", "scores = ("), names)
+    scores = {entry["label"]: entry["score"] for entry in names["scores"]}
+    logits = torch.tensor(predictions["logits"][0]) / predictions["temperature"][0]
+    labels = [names["recogniser"].model.config.id2label[number] for number in range(len(logits))]
+    assert scores == pytest.approx(dict(zip(labels, logits.softmax(dim=0).tolist(), strict=True)), abs=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["utterance", "frame"])
-def test_a_data_set_of_vectors_and_words_trains_as_it_is(kind, monkeypatch, tmp_path):
+def test_a_data_set_of_vectors_and_words_trains_as_it_is(kind, monkeypatch, tmp_path, caplog, capsys):
     splits = {"train": vectors(kind), "validation": vectors(kind, 12, 1), "test": vectors(kind, 30, 2)}
     datasets.DatasetDict(splits).save_to_disk(tmp_path / "saved")
     (tmp_path / "recipe.yaml").write_text(RECIPE.format(folder=tmp_path))
@@ -79,7 +98,66 @@ def test_a_data_set_of_vectors_and_words_trains_as_it_is(kind, monkeypatch, tmp_
     expected = dimension_scores(known["valence_prediction"], known["valence"])
     assert figures["dimensions"] == {"valence": pytest.approx(expected)} and expected["ccc"] > 0.2
     model = MerhanForSequenceClassification.from_pretrained(tmp_path / "outputs/features/model")
+    require_usage(tmp_path, splits["test"], rows, monkeypatch, capsys.readouterr().out + caplog.text)
     assert model.config.audio_config.hidden_size == 24 and model.merhan.audio_backbone is None
+
+
+@pytest.fixture
+def vector_pipeline(processor) -> EmotionRecognitionPipeline:
+    """A pipeline of an untrained model of vectors of width 5 and words."""
+    config = tiny_config(None, vocab_size=len(processor.tokenizer))
+    config.audio_config = MerhanFeaturesConfig(hidden_size=5)
+    processor = copy.copy(processor)
+    processor.modalities = ["text"]
+    torch.manual_seed(0)
+    model = MerhanForSequenceClassification(config).eval()
+    model.merhan.text_backbone.resize_token_embeddings(len(processor.tokenizer))
+    return EmotionRecognitionPipeline(model=model, processor=processor, device="cpu")
+
+
+def test_the_pipeline_reads_vectors(vector_pipeline):
+    rng = np.random.default_rng(0)
+    frames, vector = rng.normal(size=(7, 5)), rng.normal(size=5)
+    forms = [{"audio_features": frames, "text": "so late"}, {"audio_features": vector.tolist()}, {"text": "so late"}]
+    forms += [{"audio_features": torch.tensor(frames), "text": "so late"}]
+    together = vector_pipeline(forms, batch_size=4)
+    for form, scores in zip(forms, together, strict=True):
+        alone = vector_pipeline(form)
+        assert [entry["label"] for entry in alone] == [entry["label"] for entry in scores]
+        assert [entry["score"] for entry in alone] == pytest.approx([entry["score"] for entry in scores], abs=1e-5)
+    assert together[0][0]["score"] == pytest.approx(together[3][0]["score"])
+    assert list(vector_pipeline(iter(forms))) == vector_pipeline(forms, batch_size=8)
+    data_set = datasets.Dataset.from_dict({"audio_features": [frames.tolist()], "text": ["so late"], "other": [1]})
+    assert list(vector_pipeline(data_set))[0][0]["score"] == pytest.approx(together[0][0]["score"])
+    explained = vector_pipeline(forms[0], explain=True)
+    assert set(explained["contributions"]) == {"audio", "text"} and explained["seconds"] == []
+    batch = MerhanDataCollator(vector_pipeline.processor)([{**form, "label": 0} for form in forms])
+    assert batch["audio_features_mask"].sum(dim=1).tolist() == [7, 1, 0, 7] and batch["labels"].tolist() == [0] * 4
+
+
+WRONG_VECTORS = [
+    ({"audio": "a.wav"}, "audio: this model reads audio_features and text"),
+    ({"text_features": [1.0] * 5}, "text_features: this model reads audio_features and text"),
+    ({"audio_features": [1.0] * 6}, "audio_features: are of width 6, and this model reads 5"),
+    ({"audio_features": "a.npy"}, "audio_features: is of type str; give an array of floats"),
+    ({"audio_features": [[1.0] * 5, [1.0]]}, "audio_features: is of type list; give an array"),
+    ({"audio_features": [[[1.0] * 5]]}, r"audio_features: has the shape \(1, 1, 5\)"),
+    ({"audio_features": []}, r"audio_features: has the shape \(0,\)"),
+    ({"audio_features": [1.0, 2.0, 3.0, 4.0, np.nan]}, "all finite"),
+    ({"audio_features": [1.0] * 5, "video_features": 1}, "unknown: video_features"),
+    ({}, "Nothing to read|neither"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "expected"), WRONG_VECTORS, ids=lambda value: str(value)[:30])
+def test_wrong_vectors_are_named(wrong, expected, vector_pipeline):
+    with pytest.raises(ValueError, match=expected):
+        vector_pipeline(wrong)
+
+
+def test_vectors_are_refused_by_a_model_of_sound(recogniser):
+    with pytest.raises(ValueError, match="audio_features: this model reads audio and text"):
+        recogniser({"audio_features": [1.0] * 5})
 
 
 def test_vectors_of_several_widths_and_none_at_all_are_refused(monkeypatch, tmp_path, capsys):

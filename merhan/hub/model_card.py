@@ -32,7 +32,8 @@ UNPUBLISHED = "<this folder>"  # in place of the repository's name until the mod
 
 MODALITY_NAMES = {"audio": "speech", "text": "text"}
 
-EXAMPLE_INPUTS = {"audio": '"a.wav"', "text": 'text="I cannot believe it!"'}
+_ARGUMENTS = {"audio": '"a.wav"', "text": 'text="I cannot believe it!"'}
+_ENTRIES = {"audio": '"audio": "a.wav"', "text": '"text": "I cannot believe it!"'}
 
 
 def build_model_card(
@@ -57,9 +58,11 @@ def build_model_card(
         _card_data(recipe, public, provenance, modalities, results),
         template_path=str(resource("hub_card/README.md.jinja")),
         model_name=escape_markdown(public["run_name"]),
-        repo_id=recipe.hub.repo_id or UNPUBLISHED,
         modalities=[MODALITY_NAMES[name] for name in modalities],
-        example=", ".join(EXAMPLE_INPUTS[name] for name in modalities),
+        usage=usage_example(recipe.hub.repo_id or UNPUBLISHED, recipe.model),
+        widths={
+            f"{name}_features": getattr(model.config, f"{name}_config").hidden_size for name in recipe.model.stored
+        },
         labels=[escape_markdown(label) for label in label_ids(model)],
         fusion=_fusion(model),
         backbones=_backbones(recipe.model, public),
@@ -71,6 +74,19 @@ def build_model_card(
         **_data_context(provenance),
         **_results_context(results),
     )
+
+
+def usage_example(name: str, recipe: ModelRecipe) -> str:
+    """Python that loads a model, a folder or a Hub id, and gives it what it reads."""
+    imports = ["from transformers import pipeline", ""]
+    call = ", ".join(_ARGUMENTS[modality] for modality in recipe.modalities)
+    if recipe.stored:
+        imports.insert(0, "import numpy as np")
+        entries = {modality: _ENTRIES[modality] for modality in recipe.modalities}
+        entries |= {modality: f'"{modality}_features": np.load("{modality}.npy")' for modality in recipe.stored}
+        call = "{" + ", ".join(entries.values()) + "}"
+    load = f'recogniser = pipeline("emotion-recognition", model="{name}", trust_remote_code=True)'
+    return "\n".join([*imports, load, f"print(recogniser({call}))"])
 
 
 def _fusion(model: MerhanForSequenceClassification) -> str:

@@ -189,7 +189,12 @@ class ModelRecipe:
     @property
     def backbones(self) -> list[str]:
         """The modalities that are encoded by a backbone; the others are stored feature vectors."""
-        return [name for name in self.modalities if getattr(self, f"{name}_backbone") != "features"]
+        return [name for name in self.modalities if name not in self.stored]
+
+    @property
+    def stored(self) -> list[str]:
+        """The modalities that are read as stored feature vectors."""
+        return [name for name in self.modalities if getattr(self, f"{name}_backbone") == "features"]
 
 
 @dataclass
