@@ -1,6 +1,8 @@
 """Data sets of the `datasets` library: every form of sound, of labels and of splits."""
 
 import io
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -11,7 +13,10 @@ import soundfile
 
 from merhan import api
 from merhan.data.corpora.base import read_corpus
+from merhan.data.loading import load_data
 from merhan.errors import InputError
+from merhan.prediction.predict import Predictor
+from merhan.recipe.schema import DataRecipe
 from processing_merhan import decode_audio
 
 
@@ -136,12 +141,38 @@ def test_hidden_labels_are_left_out_and_counted(hidden, tmp_path):
     assert corpus.rows["utterance_id"].tolist() == ["saved-000001", "saved-000003"]
 
 
+def hidden_test():
+    """A data set whose test has no labels."""
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=LABELS)})
+    for name, labels in {"train": [0, 1] * 6, "validation": [0, 1] * 3, "test": [-1] * 4}.items():
+        rows = {"text": [f"{name} says {number}" for number in range(len(labels))], "label": labels}
+        yield name, datasets.Dataset.from_dict(rows, features=features)
+
+
+def test_a_test_whose_labels_are_hidden(tmp_path, trained_like, processor):
+    datasets.DatasetDict(hidden_test()).save_to_disk(tmp_path / "saved")
+    sentence = "split test: its labels are hidden \\(all 4 rows\\); `merhan predict` scores it"
+    recipe = DataRecipe(corpus="datasets", source=str(tmp_path / "saved"))
+    with pytest.raises(
+        InputError, match=f"test split is empty.* {sentence}; divide the labelled rows by data.protocol"
+    ):
+        load_data(recipe, ["text"], ["text"])
+    recipe = replace(recipe, protocol="random", accept_leaks=["speaker", "text"])
+    data = load_data(recipe, ["text"], ["text"])
+    assert len(data.rows) == 18 and set(data.rows["split"]) == {"train", "validation", "test"}
+    assert any(re.match(sentence, note) for note in data.notes)
+    table = Predictor(trained_like.eval(), processor).table(str(tmp_path / "saved"))
+    assert len(table) == 22 and table["error"].isna().all(), "labels are not needed for a prediction"
+
+
 def test_a_split_without_the_label_column(tmp_path):
     part = datasets.Dataset.from_dict({"text": ["yes", "no"], "label": ["joy", "anger"]})
     hidden = part.remove_columns("label")
     datasets.DatasetDict(train=part, validation=part, test=hidden).save_to_disk(tmp_path / "saved")
     corpus = read_corpus("datasets", tmp_path / "saved")
-    assert len(corpus.rows) == 4 and corpus.notes == ["2 left out: the label is empty or hidden"]
+    assert len(corpus.rows) == 4
+    left_out, remark = corpus.notes
+    assert left_out == "2 left out: the label is empty or hidden" and remark.startswith("split test: its labels are")
     hidden.save_to_disk(tmp_path / "none")
     with pytest.raises(InputError, match="has no column 'label'; known are text"):
         read_corpus("datasets", tmp_path / "none")

@@ -8,6 +8,7 @@ import pandas as pd
 
 from merhan.data.audio_facts import AudioFacts, measure_recordings
 from merhan.data.corpora.base import read_corpus, source_name
+from merhan.data.corpora.table_corpus import HIDDEN
 from merhan.data.leaks import Leak, audit, require_accepted_leaks
 from merhan.data.manifest import FEATURES, is_context_only, unknown_speakers
 from merhan.data.protocols import split
@@ -114,9 +115,16 @@ def _split_rows(
     """The rows of the splits, the rows of the corpus, the protocol, and notes; nothing is decoded."""
     corpus = read_corpus(recipe.corpus, recipe.source, recipe.label_map, recipe.own_labels, **recipe.options)
     labelled = corpus.rows[~is_context_only(corpus.rows)]
-    rows, protocol, protocol_notes = split(
-        labelled, recipe.protocol, recipe.fold, only, recipe.shares, recipe.accept_leaks
-    )
+    try:
+        rows, protocol, protocol_notes = split(
+            labelled, recipe.protocol, recipe.fold, only, recipe.shares, recipe.accept_leaks
+        )
+    except InputError as error:
+        hidden = [remark for remark in corpus.remarks if HIDDEN in remark]
+        if not hidden:
+            raise
+        remedy = "divide the labelled rows by data.protocol: grouped:speaker (or random)"
+        raise InputError(f"{error} {'; '.join(hidden)}; {remedy}.") from None
     where = source_name(recipe.corpus, recipe.source)
     rows, modality_notes = keep_readable(rows, modalities, raw, where)
     for column in FEATURES:

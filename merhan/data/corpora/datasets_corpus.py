@@ -11,6 +11,7 @@ from datasets.packaged_modules.folder_based_builder.folder_based_builder import 
 from merhan.data.corpora.base import Corpus
 from merhan.data.corpora.table_corpus import (
     column_name,
+    hidden_splits,
     leave_out_unlabelled,
     remarks_on,
     rename_columns,
@@ -62,8 +63,8 @@ def read(
     table = pd.concat(parts, ignore_index=True)
     require_content(table, columns, name)
     rows = rename_columns(table, columns, Path(name).stem, Path(root or "").expanduser(), name)
-    rows, skipped = leave_out_unlabelled(rows)
-    return Corpus(rows, skipped, remarks_on(table, columns))
+    labelled, skipped = leave_out_unlabelled(rows)
+    return Corpus(labelled, skipped, [*remarks_on(table, columns), *hidden_splits(rows, labelled)])
 
 
 def load_splits(source: str, config: str | None = None) -> datasets.DatasetDict:

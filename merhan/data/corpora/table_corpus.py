@@ -51,8 +51,9 @@ def read(
         candidates = [Path(root).expanduser(), path.parent / Path(root).expanduser()]
         folder = find_root(cells, candidates) or candidates[0]
     rows = rename_columns(table, columns, path.stem, folder, str(source))
+    every_row = rows
     rows, skipped = leave_out_unlabelled(rows)
-    return Corpus(rows, skipped, [*notes, *remarks_on(table, columns)])
+    return Corpus(rows, skipped, [*notes, *remarks_on(table, columns), *hidden_splits(every_row, rows)])
 
 
 def column_name(field: str, columns: Mapping[str, str | None]) -> str | None:
@@ -96,8 +97,28 @@ def leave_out_unlabelled(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Skipped
     hidden = rows["label"].map(is_blank).astype(bool) & dialogues.map(is_blank).astype(bool)
     if hidden.all():
         raise InputError(f"{rows['corpus'].iloc[0]}: no row has a label; check the label column (`--column label=`).")
-    reason = "the label is empty or hidden"
-    return rows[~hidden].reset_index(drop=True), [Skipped(str(name), reason) for name in rows["utterance_id"][hidden]]
+    skipped = [Skipped(str(name), "the label is empty or hidden") for name in rows["utterance_id"][hidden]]
+    return rows[~hidden].reset_index(drop=True), skipped
+
+
+HIDDEN = "its labels are hidden"
+
+
+def hidden_splits(rows: pd.DataFrame, labelled: pd.DataFrame) -> list[str]:
+    """Sentences about splits of which every label is hidden, as the test of a competition.
+
+    Args:
+        rows: all rows.
+        labelled: those with a label.
+    """
+    if "split" not in rows:
+        return []
+    counts = rows["split"].value_counts(sort=False)
+    return [
+        f"split {split}: {HIDDEN} (all {counts[split]} rows); `merhan predict` scores it"
+        for split in counts.index
+        if split not in set(labelled["split"])
+    ]
 
 
 def remarks_on(table: pd.DataFrame, columns: Mapping[str, str | None]) -> list[str]:
