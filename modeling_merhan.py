@@ -978,9 +978,11 @@ def backbone_options(config: Any) -> dict:
 
 def build_backbone(config: dict | PreTrainedConfig | None) -> Backbone:
     """A backbone with random weights; None where features are stored or the modality is not read."""
-    if config is None or isinstance(config, MerhanFeaturesConfig):
+    # By name: `transformers` may have loaded the classes of the config from another copy of its file.
+    kind = getattr(config, "model_type", None)
+    if config is None or kind == MerhanFeaturesConfig.model_type:
         return None
-    if isinstance(config, MerhanAudioConfig):
+    if kind == MerhanAudioConfig.model_type:
         return MerhanAudioModel._from_config(config)
     return encoder_of(AutoModel.from_config(config, **backbone_options(config)))
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import LABEL2ID
-from transformers import Trainer, TrainingArguments, pipeline
+from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from merhan.models.building import build_model, build_processor
@@ -222,3 +222,9 @@ def test_a_plain_trainer_trains_it(trained_like, processor, demo, tmp_path, nois
     assert trainer.evaluate()["eval_loss"] > 0
     predictions = trainer.predict(rows)
     assert predictions.predictions.shape == (8, 4) and list(predictions.label_ids) == [row["label"] for row in rows]
+
+
+def test_a_model_folder_with_a_backbone_of_our_own_loads_as_remote_code(make_model, tmp_path):
+    make_model("light").save_pretrained(tmp_path / "model")
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model", trust_remote_code=True)
+    assert loaded.config.audio_config.model_type == "merhan_audio"
