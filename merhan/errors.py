@@ -29,19 +29,27 @@ class Interrupted(KeyboardInterrupt):
         self.number = number
 
 
-# Packages of the extra `train`, by the names that they are imported by.
-_EXTRA = {"datasets", "accelerate", "evaluate", "peft", "sklearn", "scipy", "pandas", "omegaconf", "matplotlib"}
-_EXTRA |= {"tensorboard", "jinja2", "filelock", "psutil", "openpyxl"}
+# Extra -> its packages, by the names that they are imported by, and what needs them.
+EXTRAS = {
+    "train": (
+        {"datasets", "accelerate", "evaluate", "peft", "sklearn", "scipy", "pandas", "omegaconf", "tensorboard"}
+        | {"filelock", "psutil", "openpyxl", "matplotlib", "jinja2"},
+        "training and evaluation need",
+    ),
+    "audio": ({"torchcodec"}, "audio columns of `datasets` need"),
+    "timeline": ({"silero_vad"}, "finds speech"),
+    "onnx": ({"onnx", "onnxscript", "onnxruntime"}, "ONNX graphs need"),
+    "space": ({"gradio"}, "a Space needs"),
+}
 
 
 def missing_extra(error: ImportError) -> str | None:
     """What to install, if a package of one of our extras is missing."""
     package = (error.name or "").split(".")[0]
-    if package == "silero_vad":
-        return "silero_vad is not installed, which finds speech: pip install 'merhan[timeline]'"
-    if package not in _EXTRA:
-        return None
-    return f"{package} is not installed, which training and evaluation need: pip install 'merhan[train]'"
+    for extra, (packages, use) in EXTRAS.items():
+        if package in packages:
+            return f"{package} is not installed, which {use}: pip install 'merhan[{extra}]'"
+    return None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

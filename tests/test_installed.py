@@ -2,15 +2,19 @@
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from hub_server import running_hub
+
+from merhan.errors import missing_extra
 
 
 REPOSITORY = Path(__file__).parent.parent
@@ -179,3 +183,22 @@ def test_a_model_is_used_without_the_packages_of_training(trained_like, processo
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.startswith("4\nmerhan.train: ") and "pip install 'merhan[train]'" in done.stdout
+
+
+IMPORTED_AS = {"scikit-learn": "sklearn", "silero-vad": "silero_vad"}  # others have one name for both
+
+
+def test_every_package_of_an_extra_is_named_with_its_extra():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {
+        name: [re.split("[>=<\\[]", line)[0] for line in lines]
+        for name, lines in project["optional-dependencies"].items()
+    }
+    assert {"train", "report", "audio", "timeline", "onnx", "space", "dev"} <= set(extras)
+    for extra in set(extras) - {"dev"}:
+        for package in set(extras[extra]) - {"merhan"}:
+            module = IMPORTED_AS.get(package, package)
+            sentence = missing_extra(ModuleNotFoundError(module, name=f"{module}.part")) or ""
+            named = sentence.partition("pip install 'merhan[")[2].removesuffix("]'")
+            assert named == ("train" if extra == "report" else extra), sentence
+    assert missing_extra(ModuleNotFoundError("another", name="another")) is None
