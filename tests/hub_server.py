@@ -93,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
         ("PUT", r"/lfs/(?P<oid>\w+)", "upload"),
         ("POST", r"/api/models/(?P<repo>[^/]+/[^/]+)/commit/(?P<revision>[^/]+)", "commit"),
         ("GET", r"/api/models/(?P<repo>[^/]+/[^/]+)/revision/(?P<revision>[^/]+)", "info"),
-        ("GET", r"/api/models/(?P<repo>[^/]+/[^/]+)/tree/(?P<revision>[^/]+).*", "tree"),
+        ("GET", r"/api/models/(?P<repo>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)(?P<folder>.*)", "tree"),
         ("GET", r"/api/models/(?P<repo>[^/]+/[^/]+)", "info"),
         ("HEAD", r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "resolve"),
         ("GET", r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "resolve"),
@@ -103,6 +103,8 @@ class Handler(BaseHTTPRequestHandler):
         """Call the method for the path of the request, with the groups of its pattern."""
         path = unquote(urlsplit(self.path).path)
         self.server.log.append(f"{self.command} {path}")
+        # A repository of a data set is kept like one of a model.
+        path = re.sub("^/api/datasets/", "/api/models/", path).removeprefix("/datasets")
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.change = None
         fault = next((fault for fault in self.server.faults if fault.applies(f"{self.command} {path}")), None)
@@ -181,13 +183,24 @@ class Handler(BaseHTTPRequestHandler):
         oid, files = self.server.files(repo, revision)
         return self.answer({"id": repo, "sha": oid, "siblings": [{"rfilename": path} for path in files]})
 
-    def tree(self, repo: str, revision: str):
-        _, files = self.server.files(repo, revision)
-        entry = [
+    def tree(self, repo: str, revision: str, folder: str = ""):
+        """The entries of a folder; of all folders below it with `recursive=true`."""
+        oid, files = self.server.files(repo, revision)
+        folder = f"{folder}/".lstrip("/")
+        inside = {path: content for path, content in files.items() if path.startswith(folder)}
+        if not inside:
+            return self.missing("EntryNotFound", oid)
+        folders = set()
+        if "recursive=true" not in urlsplit(self.path).query.lower():
+            folders = {
+                folder + path.removeprefix(folder).split("/")[0] for path in inside if "/" in path[len(folder) :]
+            }
+        entries = [
             {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-            for path, content in files.items()
+            for path, content in inside.items()
+            if not any(path.startswith(f"{name}/") for name in folders)
         ]
-        return self.answer(entry)
+        return self.answer(entries + [{"type": "directory", "path": name, "oid": oid} for name in sorted(folders)])
 
     def resolve(self, repo: str, revision: str, path: str):
         if repo not in self.server.commits:
