@@ -212,7 +212,13 @@ class Handler(BaseHTTPRequestHandler):
         if self.change is not None and self.command == "GET":
             content = self.change(content)
         etag = hashlib.sha256(files[path]).hexdigest()
-        return self.answer(content, headers={"ETag": f'"{etag}"', "X-Repo-Commit": oid})
+        headers, status = {"ETag": f'"{etag}"', "X-Repo-Commit": oid}, 200
+        part = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if part:
+            first, last = int(part[1]), min(int(part[2] or len(content)), len(content) - 1)
+            headers["Content-Range"], status = f"bytes {first}-{last}/{len(content)}", 206
+            content = content[first : last + 1]
+        return self.answer(content, status, headers)
 
     # --- answering ---
 

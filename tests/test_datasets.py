@@ -1,7 +1,11 @@
 """Data sets of the `datasets` library: every form of sound, of labels and of splits."""
 
 import io
+import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from hub_server import running_hub
 
 from merhan import api
 from merhan.data.corpora.base import read_corpus
@@ -266,3 +271,58 @@ def test_each_form_trains_from_ten_lines(kind, tmp_path):
     assert len(predictions) == 3
     if "own_labels" in extra:
         assert "stress" in (run / "model" / "README.md").read_text(encoding="utf-8")
+
+
+READ_FROM_HUB = """
+import json, sys
+from merhan.data.corpora.base import read_corpus
+from merhan.errors import InputError
+columns = {"audio": "recording", "text": "transcript", "label": "emotion", "audio_features": "vectors"}
+results = []
+for streaming in (False, True):
+    corpus = read_corpus("datasets", sys.argv[1], columns=columns, streaming=streaming)
+    results.append([corpus.rows.to_dict("records"), list(corpus.notes)])
+try:
+    read_corpus("datasets", "me/none", columns=columns, streaming=True)
+except InputError as error:
+    results.append(str(error))
+print(json.dumps(results))
+"""
+
+
+@pytest.mark.parametrize("form", ["int16 array", "Audio"])
+def test_a_data_set_of_the_hub_by_name_and_streamed(form, tmp_path):
+    rows = {"recording": [samples("int16")(number) for number in range(3)]}
+    features = datasets.Features({"recording": {"array": datasets.List(datasets.Value("int16"))}})
+    features["recording"]["sampling_rate"] = datasets.Value("int64")
+    if form == "Audio":
+        rows = {"recording": [{"bytes": encoded(number, "FLAC"), "path": "a.flac"} for number in range(3)]}
+        features = datasets.Features(
+            {"recording": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}}
+        )
+    features |= {"transcript": datasets.Value("string"), "emotion": datasets.ClassLabel(names=LABELS)}
+    features["vectors"] = datasets.List(datasets.Value("float32"))
+    rows |= {"transcript": ["a", "b", "c"], "emotion": [0, -1, 2], "vectors": [[1.0, 2.0], None, [3.0, 4.0]]}
+    data_set = datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+    if form == "Audio":
+        data_set = data_set.cast_column("recording", datasets.Audio())
+    data_set.to_parquet(tmp_path / "shard.parquet")
+    with running_hub() as hub:
+        hub.commits["me/my-set"] = []
+        hub.commit("me/my-set", {"data/train-00000-of-00001.parquet": (tmp_path / "shard.parquet").read_bytes()})
+        own = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "TQDM_DISABLE": "1"}
+        own |= {"HF_HOME": str(tmp_path / "hf"), "MERHAN_CACHE": str(tmp_path / "cache")}
+        command = [sys.executable, "-c", READ_FROM_HUB, "me/my-set"]
+        done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (whole, whole_notes), (streamed, notes), refused = json.loads(done.stdout)
+    assert whole == streamed and len(whole) == 2 and notes == whole_notes
+    assert notes == ["1 left out: the label is empty or hidden"] and [row["label"] for row in whole] == LABELS[::2]
+    np.testing.assert_allclose(decode_audio(whole[1]["audio"])[0][0], sound(2, "int16") / 2**15, atol=1e-4)
+    np.testing.assert_array_equal(np.load(whole[1]["audio_features"]), [3.0, 4.0])
+    assert "'me/none' cannot be loaded as a data set" in refused
+
+
+def test_streaming_is_for_the_hub(tmp_path):
+    with pytest.raises(InputError, match="streaming is for names on the Hub"):
+        read_corpus("datasets", tmp_path, streaming=True)

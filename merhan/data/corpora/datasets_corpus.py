@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pandas as pd
 from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
 
@@ -37,6 +38,7 @@ def read(
     columns: Mapping[str, str | None] | None = None,
     config: str | None = None,
     root: str | Path | None = None,
+    streaming: bool = False,
 ) -> Corpus:
     """Read every split. Sound and features that the data set contains are written to the cache once as files.
 
@@ -50,6 +52,7 @@ def read(
             data set has no such column, whatever is named so.
         config: the configuration of the data set.
         root: the folder that paths are relative to, by default the working folder.
+        streaming: read the data set of the Hub once, row by row, in place of storing all of it beside the cache.
 
     Raises:
         InputError: the data set cannot be loaded, lacks a column, or holds no sound where it should.
@@ -57,9 +60,10 @@ def read(
     if source is None:
         raise InputError("data.source: give the name or the folder of the data set.")
     name, columns = str(source), dict(columns or {})
-    splits = load_splits(name, config)
+    splits = load_splits(name, config, streaming)
     _require_labels(splits, columns, name)
-    parts = [_rows(split, part, columns, name) for part, split in splits.items()]
+    rows_of = _streamed_rows if streaming else _rows
+    parts = [rows_of(split, str(part), columns, name) for part, split in splits.items()]
     table = pd.concat(parts, ignore_index=True)
     require_content(table, columns, name)
     rows = rename_columns(table, columns, Path(name).stem, Path(root or "").expanduser(), name)
@@ -67,14 +71,18 @@ def read(
     return Corpus(labelled, skipped, [*remarks_on(table, columns), *hidden_splits(rows, labelled)])
 
 
-def load_splits(source: str, config: str | None = None) -> datasets.DatasetDict:
-    """The splits of a data set, see [`read`].
+def load_splits(source: str, config: str | None = None, streaming: bool = False) -> Any:
+    """The splits of a data set, see [`read`]: a `DatasetDict`, or an `IterableDatasetDict`.
 
     Raises:
         InputError: it cannot be loaded.
     """
     path = Path(source).expanduser()
+    if streaming and path.exists():
+        raise InputError(f"data.options.streaming: {source!r} is on this machine; streaming is for names on the Hub.")
     try:
+        if streaming:
+            return datasets.load_dataset(source, config, streaming=True)
         if (path / "dataset_dict.json").is_file():
             return datasets.load_from_disk(path)
         if (path / "state.json").is_file():
@@ -97,10 +105,10 @@ def _build(source: str, config: str | None) -> datasets.DatasetDict:
     return builder.as_dataset()
 
 
-def _require_labels(splits: datasets.DatasetDict, columns: Mapping[str, str | None], source: str):
+def _require_labels(splits: Mapping[str, Any], columns: Mapping[str, str | None], source: str):
     """Refuse a data set without the label column; a split may lack it, as a test whose labels are hidden."""
     label = column_name("label", columns)
-    known = {column for split in splits.values() for column in split.column_names}
+    known = {column for split in splits.values() for column in split.column_names or split._resolve_features().features}
     if label not in known:
         raise InputError(
             f"data.options.columns.label (`--column label=...`): {source} has no column "
@@ -125,6 +133,41 @@ def _rows(split: datasets.Dataset, name: str, columns: Mapping[str, str | None],
     if "split" not in rows:
         rows["split"] = name
     return rows
+
+
+def _streamed_rows(split: Any, name: str, columns: Mapping[str, str | None], source: str) -> pd.DataFrame:
+    """The same of a split that is read once: its sound and vectors go to the cache as they come."""
+    audio, label = column_name("audio", columns), column_name("label", columns)
+    features = split._resolve_features().features
+    if isinstance(features.get(audio), datasets.Audio):
+        split = split.cast_column(audio, datasets.Audio(decode=False))
+    others: list[dict[str, Any]] = []
+
+    def sounds() -> Iterator[Any]:
+        for row in split:
+            cell = row.pop(audio, None)
+            others.append(_without_vectors(row, columns))
+            yield _with_own_types(cell, features[audio]) if isinstance(cell, dict) else cell
+
+    try:
+        files = sound_files(sounds(), f"{source}, split {name}, column {audio!r}")
+    except InputError:
+        raise
+    except _FAILURES as error:
+        raise InputError(f"{source}, split {name}: ended after {len(others)} rows ({error}); start again.") from None
+    rows = pd.DataFrame(others)
+    if audio in features:
+        rows[audio] = files
+    if isinstance(features.get(label), datasets.ClassLabel):
+        rows[label] = [_class_name(features[label], number) for number in rows[label]]
+    return rows if "split" in rows else rows.assign(split=name)
+
+
+def _without_vectors(row: dict[str, Any], columns: Mapping[str, str | None]) -> dict[str, Any]:
+    """A row with the path of a file in place of each feature vector."""
+    names = {str(column_name(column, columns)) for column in FEATURES} & set(row)
+    vectors = {name: None if row[name] is None else np.asarray(row[name]) for name in names}
+    return row | {name: vector_file(array) for name, array in vectors.items()}
 
 
 def _class_name(labels: datasets.ClassLabel, number: Any) -> str:
@@ -152,7 +195,7 @@ def _with_own_types(cell: dict[str, Any] | None, feature: Mapping[str, Any]) -> 
         return None
     for key in ("array", "raw"):
         if cell.get(key) is not None:
-            cell[key] = cell[key].astype(_sample_type(feature[key]))
+            cell[key] = np.asarray(cell[key]).astype(_sample_type(feature[key]))
     return cell
 
 
