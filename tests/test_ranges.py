@@ -94,6 +94,13 @@ def test_options_of_a_reader_have_ranges_too(options):
         require_options("demo", options)
 
 
+def test_processes_that_would_not_see_each_other_are_refused(recipe, monkeypatch):
+    """On a machine without a GPU and without `use_cpu`, each would train alone and wait for the others' folder."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="2 processes were launched on a machine without a GPU; set trainer.use_cpu"):
+        check_run_folder(load_recipe(recipe), resume=False, overwrite=False)
+
+
 def test_the_program_ends_with_code_2(recipe):
     command = [sys.executable, "-m", "merhan", "train", "--config", str(recipe), "--set", "stages.0.epochs=.inf"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

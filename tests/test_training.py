@@ -40,7 +40,7 @@ from merhan.training.checkpoints import last_checkpoint
 from merhan.training.feature_cache import feature_cache_key, use_cached_features
 from merhan.training.parameter_groups import frozen_modalities, parameter_group, set_trainable
 from merhan.training.run_folder import check_run_folder, open_run_folder
-from merhan.training.sampling import LengthBucketSampler, batch_shapes
+from merhan.training.sampling import LengthBucketSampler, SecondsBatchSampler, batch_shapes
 from merhan.training.stage import train_stage
 from merhan.training.trainer import MerhanTrainer
 from processing_merhan import MerhanProcessor
@@ -130,6 +130,22 @@ def test_ten_epochs_of_meld_have_few_shapes_and_little_padding(corpora, processo
     data = utterances(rows["duration_s"].to_numpy(), np.array(tokens), processor_of_meld)
     most, every, padding = shapes_of_epochs(data, processor_of_meld, 16, 10)
     assert len(rows) == 9988 and most <= 32 and every <= 32 and padding <= 0.08
+
+
+def test_batches_of_constant_seconds_have_few_shapes_and_little_padding(processor_of_meld):
+    """64 s a batch, from 5 rows of 12 s to 128 of half a second."""
+    data = meld_like(processor_of_meld)
+    sampler = SecondsBatchSampler(data.cells, data.shapes[:, 0], 64 * 16_000, 1)
+    shapes, padded = set(), []
+    for epoch in range(10):
+        sampler.set_epoch(epoch)
+        for batch in sampler:
+            samples, tokens = processor_of_meld.shape(*data.shapes[batch].max(axis=0).tolist())
+            shapes.add((len(batch), samples, tokens))
+            padded.append(len(batch) * samples)
+    assert len(shapes) <= 64
+    assert 1 - 10 * data.samples.sum() / sum(padded) <= 0.085
+    assert np.quantile(padded, 0.05) > 0.75 * 64 * 16_000
 
 
 def test_batches_of_a_small_corpus_are_as_tight_and_differ_between_epochs(processor_of_meld):

@@ -27,7 +27,7 @@ def dataset(demo, processor, size: int, **options) -> EmotionDataset:
     return EmotionDataset(rows, processor, LABEL2ID, ["audio", "text"], **options)
 
 
-def trainer_of(model, processor, data, folder, **options) -> MerhanTrainer:
+def trainer_of(model, processor, data, folder, batch_seconds=None, **options) -> MerhanTrainer:
     options = {
         "report_to": "none",
         "remove_unused_columns": False,
@@ -37,7 +37,13 @@ def trainer_of(model, processor, data, folder, **options) -> MerhanTrainer:
     }
     arguments = TrainingArguments(folder, **options)
     return MerhanTrainer(
-        model, arguments, learning_rates=RATES, num_labels=4, train_dataset=data, data_collator=Collator(processor)
+        model,
+        arguments,
+        learning_rates=RATES,
+        num_labels=4,
+        batch_seconds=batch_seconds,
+        train_dataset=data,
+        data_collator=Collator(processor),
     )
 
 

@@ -23,7 +23,6 @@ from merhan.recipe.schema import (
     DataRecipe,
     ModelRecipe,
     Recipe,
-    SamplingRecipe,
     SharesRecipe,
     StageRecipe,
     frozen_backbones,
@@ -80,7 +79,7 @@ def check_recipe(recipe: Recipe, where: str) -> Recipe:
     for number, stage in enumerate(recipe.stages):
         _check_stage(recipe, stage, f"{where}: stages[{number}]")
     _check_adapters(recipe, where)
-    _check_sampling(recipe.sampling, f"{where}: sampling")
+    _check_sampling(recipe, f"{where}: sampling")
     _check_strategies(recipe, where)
     return recipe
 
@@ -237,12 +236,29 @@ def _check_adapters(recipe: Recipe, where: str):
         )
 
 
-def _check_sampling(sampling: SamplingRecipe, where: str):
-    curriculum = sampling.curriculum
+def _check_sampling(recipe: Recipe, where: str):
+    curriculum = recipe.sampling.curriculum
     if curriculum is not None and (curriculum.order == "column") != (curriculum.column is not None):
         raise InputError(
             f"{where}.curriculum: order `column` and the key `column` need each other; give both or neither."
         )
+    if recipe.sampling.batch_seconds is not None:
+        _check_batch_seconds(recipe, f"{where}.batch_seconds")
+
+
+def _check_batch_seconds(recipe: Recipe, where: str):
+    """Batches of constant seconds have each row once and are sorted by length, which excludes other orders."""
+    if "audio" not in recipe.model.modalities:
+        raise InputError(f"{where}: the model does not read sound; remove the key.")
+    for name in ("balance", "speakers_per_batch", "curriculum"):
+        if getattr(recipe.sampling, name) is not None:
+            raise InputError(f"{where}: cannot be combined with sampling.{name}; remove one of them.")
+    for options in (recipe.trainer, *(stage.trainer for stage in recipe.stages)):
+        if options.get("train_sampling_strategy") == "random" or options.get("auto_find_batch_size"):
+            raise InputError(
+                f"{where}: cannot be combined with trainer.train_sampling_strategy: random or "
+                f"trainer.auto_find_batch_size; remove one of them."
+            )
 
 
 def _check_strategies(recipe: Recipe, where: str):

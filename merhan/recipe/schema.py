@@ -253,6 +253,13 @@ class SamplingRecipe:
         None, help="maximum number of speakers in a batch; replaces batching by length", minimum=1, maximum=1e6
     )
     curriculum: CurriculumRecipe | None = setting(None, help="curriculum learning; null = none")
+    batch_seconds: float | None = setting(
+        None,
+        help="seconds of sound, padding included, in a batch of one process, so that short utterances come in large "
+        "batches; replaces per_device_train_batch_size",
+        above=0,
+        maximum=1e6,
+    )
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """The folder of a run: created whole, or resumed if recipe and data are the same."""
 
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ def check_run_folder(recipe: Recipe, resume: bool, overwrite: bool):
     """
     folder = run_folder(recipe)
     _check_training_arguments(recipe, folder)
+    _check_processes()
     require_writable(folder, "folder", f"output_dir and run_name, {folder}")
     saved = folder / "recipe.yaml"
     if not saved.is_file() and folder.is_dir() and any(folder.iterdir()):
@@ -135,6 +137,15 @@ def _require_same_data(folder: Path, data: Data):
         raise InputError(
             f"--resume: the data differs from that of {folder} (see its manifest.parquet); restore it, or use "
             f"another --run_name."
+        )
+
+
+def _check_processes():
+    """Without a GPU, accelerate lets every process of a launcher train alone unless it is asked for the CPU."""
+    launched = int(os.environ.get("WORLD_SIZE", 1))
+    if launched > 1 and PartialState().num_processes == 1:
+        raise InputError(
+            f"{launched} processes were launched on a machine without a GPU; set trainer.use_cpu: true in the recipe."
         )
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch.utils.data import Sampler
 
+from merhan.errors import InputError
 from merhan.recipe.schema import SamplingRecipe
 from merhan.training.curriculum import curriculum_share
 from processing_merhan import MerhanProcessor
@@ -85,6 +86,70 @@ class LengthBucketSampler(Sampler[int]):
         for number in order:
             yield from batches[number].tolist()
         yield from last.tolist()
+
+
+class SecondsBatchSampler(Sampler[list[int]]):
+    """Batches of rows of similar length that hold about equally many seconds of sound, padding included: many short
+    utterances or few long ones. Every epoch has each row once, in batches of the same sizes.
+
+    Args:
+        cells: number of the grid cell of every row, see `merhan.data.dataset.grid_cells`.
+        samples: what each row alone is padded to.
+        limit: maximum number of samples of a batch; a row that is longer is a batch of its own.
+        multiple: the number of batches is a multiple of this, that of the batches of an optimizer step.
+        seed: seed of the order, together with the epoch.
+    """
+
+    def __init__(self, cells: np.ndarray, samples: np.ndarray, limit: float, multiple: int, seed: int = 0):
+        self.cells = torch.from_numpy(cells)
+        order = self.cells.argsort(stable=True)
+        self.sizes = batch_sizes(samples[order.numpy()], limit, multiple)
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int):
+        """Called by accelerate's data loader at the start of each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(self.seed * 10_007 + self.epoch)
+        shuffled = torch.randperm(len(self.cells), generator=generator)
+        batches = shuffled[self.cells[shuffled].argsort(stable=True)].split(self.sizes)
+        order = torch.randperm(len(batches), generator=generator).tolist()
+        longest = len(batches) - 1
+        order.sort(key=lambda number: number != longest)
+        for number in order:
+            yield batches[number].tolist()
+
+
+def batch_sizes(samples: np.ndarray, limit: float, multiple: int) -> list[int]:
+    """Numbers of neighbouring rows that form a batch each of at most `limit` samples, padding included.
+
+    Args:
+        samples: what each row alone is padded to, in ascending order.
+        multiple: the largest batches are halved until their number is a multiple of this.
+
+    Raises:
+        InputError: batches of one row each are no such multiple.
+    """
+    sizes = [0]
+    for length in samples.tolist():
+        if sizes[-1] and (sizes[-1] + 1) * length > limit:
+            sizes.append(0)
+        sizes[-1] += 1
+    while len(sizes) % multiple:
+        largest = int(np.argmax(sizes))
+        if sizes[largest] == 1:
+            raise InputError(
+                f"sampling.batch_seconds: {len(samples)} batches of one row each cannot be shared by {multiple} "
+                f"processes and accumulation steps; choose a larger value, or fewer of them."
+            )
+        half = sizes[largest] // 2
+        sizes[largest : largest + 1] = [half, sizes[largest] - half]
+    return sizes
 
 
 class SpeakerGroupSampler(LengthBucketSampler):

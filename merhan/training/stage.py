@@ -73,8 +73,6 @@ def train_stage(
     arguments = _arguments(recipe, stage, folder, seed)
     _set_features(stage, model, (train, validation), arguments)
     difficulty = _difficulty(recipe, model, processor, train, arguments, folder)
-    if difficulty is not None and recipe.difficulty_weight is not None:
-        train.extras["row_weights"] = torch.from_numpy(row_weights(difficulty, recipe.difficulty_weight)).float()
     trainer = MerhanTrainer(
         model,
         arguments,
@@ -82,6 +80,7 @@ def train_stage(
         num_labels=len(label_ids(model)),
         layer_decay=stage.layer_decay,
         sampler=build_sampler(recipe.sampling, train.rows, difficulty),
+        batch_seconds=recipe.sampling.batch_seconds,
         ema_decay=recipe.ema_decay,
         train_dataset=train,
         eval_dataset=Subset(validation, longest_first(validation).tolist()),
@@ -180,7 +179,10 @@ def _difficulty(
     arguments: TrainingArguments,
     folder: Path,
 ) -> np.ndarray | None:
-    """The difficulty of each training row `(rows,)`, computed once at the stage's start; None without curriculum."""
+    """The difficulty of each training row `(rows,)`, computed once at the stage's start; None without curriculum.
+
+    Sets the weights of the rows as well, where the recipe derives them from it.
+    """
     curriculum = recipe.sampling.curriculum
     if curriculum is None:
         return None
@@ -194,7 +196,10 @@ def _difficulty(
         return label_uncertainty(logits, np.array(plain.labels))
 
     compute = partial(row_difficulty, curriculum, train.rows, uncertainty)
-    return load_or_compute(folder / "difficulty.npy", compute, writes=PartialState().is_main_process)
+    difficulty = load_or_compute(folder / "difficulty.npy", compute, writes=PartialState().is_main_process)
+    if recipe.difficulty_weight is not None:
+        train.extras["row_weights"] = torch.from_numpy(row_weights(difficulty, recipe.difficulty_weight)).float()
+    return difficulty
 
 
 def _save_stage(trainer: MerhanTrainer, folder: Path) -> MerhanForSequenceClassification:

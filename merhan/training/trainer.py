@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import EvalPrediction, Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import nested_gather
@@ -26,8 +26,9 @@ from merhan.names import SCORE_TITLES, SCORES
 from merhan.training.ema import AveragingCallback, averaged_weights, load_average, save_average, weight_average
 from merhan.training.interruption import Interruption
 from merhan.training.parameter_groups import parameter_groups
-from merhan.training.sampling import LengthBucketSampler
+from merhan.training.sampling import LengthBucketSampler, SecondsBatchSampler
 from modeling_merhan import MerhanForSequenceClassification, MerhanFusion, MerhanModel, emotion_loss
+from processing_merhan import SAMPLING_RATE
 
 
 logger = get_logger(__name__)
@@ -47,6 +48,7 @@ class MerhanTrainer(Trainer):
         num_labels: number of classes.
         layer_decay: modality -> factor on the learning rate from each layer to the one below.
         sampler: makes the sampler from grid cells, batch size, seed and whether rows are sorted by length.
+        batch_seconds: seconds of padded sound in a batch, in place of a number of rows; None = as many rows in each.
         ema_decay: decay of the moving average of the weights; None = no average.
         args, kwargs: as of `transformers.Trainer`.
     """
@@ -61,12 +63,14 @@ class MerhanTrainer(Trainer):
         num_labels: int,
         layer_decay: Mapping[str, float] | None = None,
         sampler: Callable[..., LengthBucketSampler] = LengthBucketSampler,
+        batch_seconds: float | None = None,
         ema_decay: float | None = None,
         **kwargs,
     ):
         self.learning_rates = learning_rates
         self.layer_decay = layer_decay
         self.sampler = sampler
+        self.batch_seconds = batch_seconds
         super().__init__(*args, **{"compute_metrics": partial(compute_metrics, num_labels=num_labels), **kwargs})
         self.average: AveragedModel | None = None
         self.interruption = Interruption()
@@ -78,6 +82,28 @@ class MerhanTrainer(Trainer):
             self.average = weight_average(self.model, ema_decay)
             self.add_callback(AveragingCallback(self.average))
         self._replace_progress_callbacks()
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As Trainer's, or with batches of constant seconds."""
+        if self.batch_seconds is None:
+            return super().get_train_dataloader()
+        data, arguments = self.train_dataset, self.args
+        limit, multiple = (
+            self.batch_seconds * SAMPLING_RATE,
+            arguments.gradient_accumulation_steps * arguments.world_size,
+        )
+        batches = SecondsBatchSampler(data.cells, data.shapes[:, 0], limit, multiple, arguments.seed)
+        loader = DataLoader(
+            data,
+            batch_sampler=_EpochSampler(data, batches),
+            collate_fn=self.data_collator,
+            num_workers=arguments.dataloader_num_workers,
+            pin_memory=arguments.dataloader_pin_memory,
+            persistent_workers=arguments.dataloader_persistent_workers,
+            prefetch_factor=arguments.dataloader_prefetch_factor,
+            multiprocessing_context=arguments.dataloader_multiprocessing_context,
+        )
+        return self.accelerator.prepare(loader)
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler[int]:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -102,12 +128,12 @@ class MerhanTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
         """The model's loss, so that every row of an optimizer step weighs the same, times its `row_weights` if any."""
-        weights, share = inputs.pop("row_weights", None), inputs.pop("share", 1.0)
+        weights, share = inputs.pop("row_weights", None), inputs.pop("share", None)
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if weights is not None:
             # Added to the model's loss and not computed anew, because that may hold further terms.
             loss = loss + emotion_loss(outputs.logits, inputs["labels"], self.model.config, weights - 1)
-        if share != 1.0:
+        if share is not None:
             loss = loss * share
         return (loss, outputs) if return_outputs else loss
 
@@ -118,15 +144,27 @@ class MerhanTrainer(Trainer):
         except torch.OutOfMemoryError:
             if self.args.auto_find_batch_size:
                 raise
-            raise InputError(_out_of_memory(inputs, self._train_batch_size)) from None
+            remedy = "sampling.batch_seconds to less"
+            if self.batch_seconds is None:
+                size = f"trainer.per_device_train_batch_size below {self._train_batch_size}"
+                remedy = f"{size} and gradient_accumulation_steps higher by as much"
+            raise InputError(_out_of_memory(inputs, remedy)) from None
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
-        """The batches of an optimizer step. Trainer averages their losses, so that of a shorter one must count less."""
+        """The batches of an optimizer step. Trainer averages their losses, and those of the processes, so that a batch
+        of fewer rows must count less."""
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         rows = [len(batch["labels"]) for batch in batches]
+        mean: Any = sum(rows) / max(len(rows), 1)
+        if self.batch_seconds is not None:
+            # A tensor, because a number would wait for the device.
+            mean = self.accelerator.reduce(torch.tensor(mean, device=device), "mean")
         for number, batch in enumerate(batches):
-            batches[number] = fill_rows(batch, self._train_batch_size)
-            batches[number]["share"] = rows[number] * len(rows) / sum(rows)
+            if self.batch_seconds is None:
+                batch = fill_rows(batch, self._train_batch_size)
+            if self.batch_seconds is not None or rows[number] != mean:
+                batch["share"] = rows[number] / mean
+            batches[number] = batch
         return batches, num_items
 
     def get_decay_parameter_names(self, model) -> list[str]:
@@ -250,12 +288,17 @@ class _SilentProgress(ProgressCallback):
         """Log nothing."""
 
 
-class _EpochSampler(Sampler[int]):
+class _EpochSampler(Sampler):
     """Passes the number of the epoch to the data set as well, for its random draws."""
 
-    def __init__(self, dataset: EmotionDataset, order: LengthBucketSampler):
+    def __init__(self, dataset: EmotionDataset, order: LengthBucketSampler | SecondsBatchSampler):
         self.dataset = dataset
         self.order = order
+
+    @property
+    def sampler(self) -> "_EpochSampler":
+        """Where accelerate's data loader looks for `set_epoch` of a sampler of batches."""
+        return self
 
     def set_epoch(self, epoch: int):
         self.order.set_epoch(epoch)
@@ -264,17 +307,16 @@ class _EpochSampler(Sampler[int]):
     def __len__(self) -> int:
         return len(self.order)
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[Any]:
         return iter(self.order)
 
 
-def _out_of_memory(batch: Mapping[str, Any], batch_size: int) -> str:
+def _out_of_memory(batch: Mapping[str, Any], remedy: str) -> str:
     """What the batch was, and what needs less memory. The longest batch of an epoch comes first."""
     values = {name: tensor for name, tensor in batch.items() if torch.is_tensor(tensor) and not name.endswith("mask")}
     shapes = [f"{name} {tuple(tensor.shape)}" for name, tensor in values.items()]
     return (
-        f"The GPU ran out of memory on the longest batch ({', '.join(shapes)}): set "
-        f"trainer.per_device_train_batch_size below {batch_size} and gradient_accumulation_steps higher by as much, or "
+        f"The GPU ran out of memory on the longest batch ({', '.join(shapes)}): set {remedy}, or "
         f"trainer.activation_checkpointing: true, or a smaller data.max_seconds."
     )
 
