@@ -21,8 +21,8 @@ class Fault:
     """What goes wrong with the requests that a pattern matches, as `POST .*/commit/`.
 
     Args:
-        what: a status, or a method of `Handler`: `drop`, `stall`, `answer_text`; or one that changes the content of an
-            answer: `flip`, `truncate`, `append`.
+        what: a status, or a method of `Handler` below `faulty answers`; or one that changes the content of an answer:
+            `flip`, `truncate`, `append`.
         times: how often; None = always.
     """
 
@@ -84,6 +84,7 @@ class Handler(BaseHTTPRequestHandler):
 
     server: Hub
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer waits 40 ms for the client
 
     ROUTES = (
         ("POST", r"/api/repos/create", "create"),
@@ -233,6 +234,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(payload)
 
+    # --- faulty answers ---
+
     def drop(self):
         """Close the connection in place of an answer."""
         self.close_connection = True
@@ -250,6 +253,27 @@ class Handler(BaseHTTPRequestHandler):
     def answer_list(self):
         """JSON, but not what the client expects."""
         self.answer([])
+
+    def answer_null(self):
+        self.answer(None)
+
+    def answer_nothing(self):
+        self.answer(b"")
+
+    def not_http(self):
+        self.close_connection = True
+        self.connection.sendall(b"220 mail.example ESMTP\r\n")
+
+    def drop_midway(self):
+        """Promise more than is sent."""
+        self.answer(b"{", headers={"Content-Length": "1000"})
+        self.drop()
+
+    def redirect_to_itself(self):
+        self.answer(b"", 307, {"Location": self.path})
+
+    def redirect_to_nowhere(self):
+        self.answer(b"", 307, {"Location": "http://127.0.0.1:9/"})
 
     def conflict(self):
         """As the Hub refuses to create two repositories at once; the client asks again, without an end."""

@@ -34,10 +34,19 @@ def bounded_waits() -> Iterator[None]:
 
 
 def _bounded(client: Any) -> Any:
-    client.timeout = SECONDS_PER_ANSWER
     hooks = client.event_hooks
-    client.event_hooks = {**hooks, "response": [*hooks["response"], _refuse_to_wait]}
+    client.event_hooks = {
+        "request": [*hooks["request"], _bound_timeouts],
+        "response": [*hooks["response"], _refuse_to_wait],
+    }
     return client
+
+
+def _bound_timeouts(request: Any):
+    """Shorten the timeouts of a request (seconds; None: for ever, which some calls of huggingface_hub ask for)."""
+    timeouts = request.extensions["timeout"]
+    bounded = {phase: min(seconds or SECONDS_PER_ANSWER, SECONDS_PER_ANSWER) for phase, seconds in timeouts.items()}
+    request.extensions = {**request.extensions, "timeout": bounded}
 
 
 def _refuse_to_wait(response: Any):
