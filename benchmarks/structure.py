@@ -26,6 +26,7 @@ LAYERS = (
     "names",
     "files",
     "content_hashes",
+    "hub_ids",
     "logs",
     "metrics",
     "reporting",

@@ -48,6 +48,7 @@ class Hub(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.commits: dict[str, list[tuple[str, dict[str, bytes]]]] = {}
+        self.tags: dict[str, int] = {}  # revision -> number of the commit
         self.private: dict[str, bool] = {}
         self.objects: dict[str, bytes] = {}
         self.log: list[str] = []
@@ -58,12 +59,13 @@ class Hub(ThreadingHTTPServer):
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
-    def files(self, repo: str, revision: str = "main") -> tuple[str, dict[str, bytes]]:
-        """Commit id and files of a revision."""
+    def files(self, repo: str, revision: str = "main") -> tuple[str, dict[str, bytes]] | None:
+        """Commit id and files of a revision; None if there is none of that name."""
         commits = self.commits[repo]
-        if revision == "main":
-            return commits[-1]
-        return next(commit for commit in commits if commit[0] == revision)
+        number = {"main": -1, **self.tags}.get(revision)
+        if number is not None:
+            return commits[number]
+        return next((commit for commit in commits if commit[0] == revision), None)
 
     def commit(self, repo: str, files: dict[str, bytes]) -> str:
         """Add a commit with these files; returns its id."""
@@ -181,6 +183,8 @@ class Handler(BaseHTTPRequestHandler):
     def info(self, repo: str, revision: str = "main"):
         if repo not in self.server.commits:
             return self.missing("RepoNotFound")
+        if self.server.files(repo, revision) is None:
+            return self.missing("RevisionNotFound")
         oid, files = self.server.files(repo, revision)
         return self.answer({"id": repo, "sha": oid, "siblings": [{"rfilename": path} for path in files]})
 
@@ -206,6 +210,8 @@ class Handler(BaseHTTPRequestHandler):
     def resolve(self, repo: str, revision: str, path: str):
         if repo not in self.server.commits:
             return self.missing("RepoNotFound")
+        if self.server.files(repo, revision) is None:
+            return self.missing("RevisionNotFound")
         oid, files = self.server.files(repo, revision)
         if path not in files:
             return self.missing("EntryNotFound", oid)

@@ -19,7 +19,9 @@ HELP = "evaluate a model: metrics with intervals, predictions, plots and a repor
 
 def add_arguments(parser: argparse.ArgumentParser):
     """Declare the options of the command."""
-    parser.add_argument("--checkpoint", required=True, help="a run's folder, a model folder, or a Hub id")
+    parser.add_argument(
+        "--checkpoint", required=True, help="a run's folder, a model folder, or a Hub id (me/model@revision)"
+    )
     add_source_options(parser)
     parser.add_argument(
         "--modalities",

@@ -18,7 +18,7 @@ HELP = "explain predictions by modality contribution and attention, one HTML pag
 
 def add_arguments(parser: argparse.ArgumentParser):
     """Declare the options of the command."""
-    parser.add_argument("checkpoint", help="a run's folder, a model folder, or a Hub id")
+    parser.add_argument("checkpoint", help="a run's folder, a model folder, or a Hub id (me/model@revision)")
     parser.add_argument("--audio", help="a recording")
     parser.add_argument("--text", help="its words")
     parser.add_argument("--speaker", help="name of the speaker, for a model that was trained with names")

@@ -20,7 +20,7 @@ HELP = "score recordings, folders and tables: Parquet, CSV or JSONL, resumable"
 
 def add_arguments(parser: argparse.ArgumentParser):
     """Declare the options of the command."""
-    parser.add_argument("checkpoint", help="a run's folder, a model folder, or a Hub id")
+    parser.add_argument("checkpoint", help="a run's folder, a model folder, or a Hub id (me/model@revision)")
     parser.add_argument("inputs", nargs="+", help="recordings, folders, tables, or patterns with *")
     parser.add_argument("--out", type=OutputPath("file"), required=True, help="file to write: .parquet, .csv or .jsonl")
     add_batch_size_option(parser)

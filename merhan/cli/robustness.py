@@ -16,7 +16,7 @@ HELP = "evaluate under noise, word errors and missing modalities; resumable"
 
 def add_arguments(parser: argparse.ArgumentParser):
     """Declare the options of the command."""
-    parser.add_argument("checkpoint", help="a run's folder, a model folder, or a Hub id")
+    parser.add_argument("checkpoint", help="a run's folder, a model folder, or a Hub id (me/model@revision)")
     add_source_options(parser)
 
 

@@ -19,7 +19,7 @@ HELP = "emotions along a long recording, utterance by utterance: CSV, JSON, subt
 
 def add_arguments(parser: argparse.ArgumentParser):
     """Declare the options of the command."""
-    parser.add_argument("checkpoint", help="a run's folder, a model folder, or a Hub id")
+    parser.add_argument("checkpoint", help="a run's folder, a model folder, or a Hub id (me/model@revision)")
     parser.add_argument("recording", help="a file of any length")
     parser.add_argument(
         "--out", type=OutputPath("file"), nargs="+", required=True, help="files to write: .csv, .json, .srt, .vtt, .txt"

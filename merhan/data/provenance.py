@@ -15,6 +15,7 @@ from transformers.utils import cached_file
 from merhan.content_hashes import require_intact
 from merhan.errors import InputError
 from merhan.files import read_json
+from merhan.hub_ids import pinned, split_revision
 from merhan.recipe.schema import BUILT_IN_BACKBONES, ModelRecipe, Recipe
 
 
@@ -96,7 +97,8 @@ def read_provenance(checkpoint: str) -> dict[str, Any]:
         InputError: it is damaged; leaks would go unnoticed without it.
     """
     try:
-        file = Path(str(cached_file(checkpoint, "provenance.json")))
+        repository, revision = split_revision(pinned(checkpoint))
+        file = Path(str(cached_file(repository, "provenance.json", revision=revision)))
     except (OSError, ValueError):
         return {}
     remedy = "restore it, because it names the data that the weights have seen, or train again"
@@ -118,15 +120,17 @@ def initial_weight_records(recipe: ModelRecipe) -> dict[str, Any]:
         if name not in (None, *BUILT_IN_BACKBONES):
             record = read_provenance(name)
             if record:
-                records[f"model.{key}"] = record
+                records[f"model.{key}"] = {**record, "checkpoint": _public_name(name)}
     return records
 
 
 def _public_name(checkpoint: str | None) -> str | None:
-    """A Hub id unchanged; only the last part of the path of a local folder."""
-    if checkpoint and Path(checkpoint).is_dir():
+    """A Hub id with its commit; only the last part of the path of a local folder."""
+    if checkpoint in (None, *BUILT_IN_BACKBONES):
+        return checkpoint
+    if Path(checkpoint).is_dir():
         return Path(checkpoint).name
-    return checkpoint
+    return pinned(checkpoint)
 
 
 def _commit() -> str | None:

@@ -13,6 +13,8 @@ from merhan.data.manifest import moved_paths, normalise_columns, with_absolute_p
 from merhan.data.provenance import read_provenance
 from merhan.data.table_files import read_table
 from merhan.errors import InputError, did_you_mean
+from merhan.files import file_name
+from merhan.hub_ids import split_revision
 from merhan.logs import get_logger
 from merhan.models.inference import load_checkpoint
 from merhan.recipe.loading import load_recipe, override_data
@@ -143,10 +145,12 @@ def _require_recordings(rows: pd.DataFrame, checkpoint: str | Path):
 
 def default_folder(checkpoint: str | Path, source: str | Path | None = None) -> Path:
     """`evaluation/` of a run on its own data; for other data a folder named after checkpoint and data."""
-    checkpoint = Path(checkpoint)
     if is_run_folder(checkpoint) and source is None:
-        return checkpoint / "evaluation"
-    names = [checkpoint.name]
+        return Path(checkpoint) / "evaluation"
+    repository, revision = split_revision(checkpoint)
+    names = [Path(repository).name]
+    if revision is not None:
+        names = [file_name(f"{names[0]}@{revision}")]
     if source is not None:
         names.append(Path(source).stem)
     return Path("outputs") / "evaluation" / "-".join(names)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from merhan.data.provenance import read_provenance
+from merhan.hub_ids import split_revision
 from modeling_merhan import MerhanForSequenceClassification
 
 
@@ -64,14 +65,16 @@ def describe_model(model: MerhanForSequenceClassification, provenance: Mapping[s
         provenance: of the run that trained the model; empty if unknown.
 
     Returns:
-        `audio_backbone` and `text_backbone` (None if the model does not read that modality), `fusion`, and
-        `parameters`, their number.
+        `audio_backbone` and `text_backbone` (None if the model does not read that modality), `fusion`,
+        `parameters`, their number, and `checkpoint`, Hub id and commit (None for a local folder).
     """
     config, origins = model.config, provenance.get("initial_weights", {})
     fusion = config.fusion
     if fusion == "hybrid":
         fusion = f"hybrid ({', '.join(config.fusion_parts) or 'pooling only'})"
+    checkpoint = model.name_or_path or ""
     return {
+        "checkpoint": checkpoint if split_revision(checkpoint).revision else None,
         "audio_backbone": _backbone(config.audio_config, origins.get("audio")),
         "text_backbone": _backbone(config.text_config, origins.get("text")),
         "fusion": fusion,

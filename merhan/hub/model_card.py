@@ -65,7 +65,7 @@ def build_model_card(
         },
         labels=[escape_markdown(label) for label in label_ids(model)],
         fusion=_fusion(model),
-        backbones=_backbones(recipe.model, public),
+        backbones=_backbones(recipe.model, public, provenance),
         stages=[{**vars(stage), "name": code_span(stage.name)} for stage in recipe.stages],
         metric=_selection_metric(recipe),
         hardware=provenance["hardware"],
@@ -100,11 +100,14 @@ def _fusion(model: MerhanForSequenceClassification) -> str:
     return f"hybrid attention: {', '.join(most)} and {last}"
 
 
-def _backbones(recipe: ModelRecipe, public: Mapping[str, Any]) -> list[str]:
-    """What the fusion reads, as `a light speech encoder` or the name of a checkpoint."""
+def _backbones(recipe: ModelRecipe, public: Mapping[str, Any], provenance: Mapping[str, Any]) -> list[str]:
+    """What the fusion reads, as `a light speech encoder` or the name of a checkpoint, with its commit if known."""
     backbones = []
     for modality in recipe.modalities:
         name, kind = public["model"][f"{modality}_backbone"], MODALITY_NAMES[modality]
+        recorded = provenance["initial_weights"].get(modality)
+        if isinstance(recorded, str):
+            name = recorded
         built_in = {
             "light": f"a light {kind} encoder",
             "tiny": f"a tiny random {kind} encoder",

@@ -68,7 +68,7 @@ def _public_provenance(recipe: Recipe, provenance: Mapping[str, Any], quotes: bo
     keys = {"audio": "audio_backbone", "text": "text_backbone", "fusion": "checkpoint"}
     weights = dict(public["initial_weights"])
     for name, key in keys.items():
-        if isinstance(weights[name], str):
+        if isinstance(weights[name], str) and model[key] != getattr(recipe.model, key):
             weights[name] = model[key]
     return map_strings({**public, "initial_weights": weights}, without_paths)
 

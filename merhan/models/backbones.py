@@ -18,6 +18,7 @@ from transformers import (
 from configuration_merhan import MerhanAudioConfig, MerhanConfig, MerhanFeaturesConfig
 from merhan.data.stored_features import feature_width
 from merhan.errors import InputError
+from merhan.hub_ids import checkpoint_source
 from merhan.models.tiny_backbones import tiny_audio, tiny_text
 from merhan.recipe.schema import ModelRecipe
 from modeling_merhan import (
@@ -105,14 +106,14 @@ def _features_config(train: pd.DataFrame, column: str) -> MerhanFeaturesConfig:
 
 
 def _is_merhan(name: str) -> bool:
-    return PreTrainedConfig.get_config_dict(name)[0].get("model_type") == MerhanConfig.model_type
+    return PreTrainedConfig.get_config_dict(**checkpoint_source(name))[0].get("model_type") == MerhanConfig.model_type
 
 
 def load_feature_extractor(name: str) -> Any:
     """The feature extractor of a speech checkpoint, which may be a MER-HAN model."""
     if _is_merhan(name):
-        return MerhanProcessor.from_pretrained(name, trust_remote_code=False).feature_extractor
-    return AutoFeatureExtractor.from_pretrained(name)
+        return MerhanProcessor.from_pretrained(**checkpoint_source(name), trust_remote_code=False).feature_extractor
+    return AutoFeatureExtractor.from_pretrained(**checkpoint_source(name))
 
 
 def load_tokenizer(name: str) -> Any:
@@ -122,11 +123,11 @@ def load_tokenizer(name: str) -> Any:
         ValueError: the tokenizer has no padding token.
     """
     if _is_merhan(name):
-        return MerhanProcessor.from_pretrained(name, trust_remote_code=False).tokenizer
-    tokenizer = AutoTokenizer.from_pretrained(name)
+        return MerhanProcessor.from_pretrained(**checkpoint_source(name), trust_remote_code=False).tokenizer
+    tokenizer = AutoTokenizer.from_pretrained(**checkpoint_source(name))
     if tokenizer.pad_token_id is None:
         raise ValueError(f"the tokenizer of {name!r} has no padding token; choose a model whose tokenizer has one.")
-    limit = position_limit(AutoConfig.from_pretrained(name))
+    limit = position_limit(AutoConfig.from_pretrained(**checkpoint_source(name)))
     if limit is not None:
         tokenizer.model_max_length = min(tokenizer.model_max_length, limit)
     return tokenizer
@@ -152,9 +153,10 @@ def _load_backbone(
     """The backbone of a checkpoint, or a random one of a config; and the config to build it again from."""
     if name is None or isinstance(name, PreTrainedConfig):
         return build_backbone(name), name
-    if PreTrainedConfig.get_config_dict(name)[0].get("model_type") == MerhanConfig.model_type:
+    if _is_merhan(name):
         return _backbone_of_merhan(name, changes, modality)
-    config, unknown = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **(changes or {}))
+    source = checkpoint_source(name)
+    config, unknown = AutoConfig.from_pretrained(**source, return_unused_kwargs=True, **(changes or {}))
     if unknown:
         raise ValueError(f"The config of {name!r} has no field {', '.join(unknown)}.")
     for field_name in ("layerdrop", "encoder_layerdrop"):
@@ -162,7 +164,7 @@ def _load_backbone(
             # LayerDrop leaves parameters without a gradient, on which DDP fails (speechbrain/speechbrain#701, #2340).
             setattr(config, field_name, 0.0)
     model, info = AutoModel.from_pretrained(
-        name, config=config, dtype=torch.float32, output_loading_info=True, **backbone_options(config)
+        **source, config=config, dtype=torch.float32, output_loading_info=True, **backbone_options(config)
     )
     # Some keys may differ: the SpecAugment vector, used in training only (facebook/wav2vec2-base-960h lacks it),
     # position ids, which are recomputed, and a head on top of the backbone.
@@ -177,7 +179,7 @@ def _backbone_of_merhan(name: str, changes: dict | None, modality: str) -> tuple
     """The backbone of a MER-HAN checkpoint, with the weights that it was trained to, and its config."""
     if changes:
         raise ValueError(f"The config of a backbone of {name!r} cannot be changed; leave out {', '.join(changes)}.")
-    model = MerhanModel.from_pretrained(name, dtype=torch.float32)
+    model = MerhanModel.from_pretrained(**checkpoint_source(name), dtype=torch.float32)
     backbone = getattr(model, f"{modality}_backbone")
     if backbone is None:
         raise ValueError(f"The model {name!r} has no {modality} backbone.")

@@ -15,6 +15,7 @@ from transformers import (
 
 from merhan.content_hashes import require_intact
 from merhan.errors import InputError
+from merhan.hub_ids import checkpoint_source
 from merhan.models.backbones import audio_source, from_backbones, load_feature_extractor, load_tokenizer, text_source
 from merhan.recipe.schema import DataRecipe, ModelRecipe
 from modeling_merhan import MerhanForSequenceClassification
@@ -124,7 +125,7 @@ def _model_fields(recipe: ModelRecipe, labels: Sequence[str], train: pd.DataFram
 def _initialise_from(model: MerhanForSequenceClassification, checkpoint: str):
     """Copy the fusion of a checkpoint, and each head if its labels or dimensions are the same. Backbones stay."""
     require_intact(checkpoint, "restore it, or delete hashes.json there if the change is meant")
-    source = MerhanForSequenceClassification.from_pretrained(checkpoint, dtype=torch.float32)
+    source = MerhanForSequenceClassification.from_pretrained(**checkpoint_source(checkpoint), dtype=torch.float32)
     new = {name: tensor for name, tensor in source.merhan.state_dict().items() if not _is_in_backbone(name)}
     own = {name: tensor for name, tensor in model.merhan.state_dict().items() if _is_in_backbone(name)}
     try:

@@ -20,6 +20,7 @@ from merhan.content_hashes import require_intact
 from merhan.data.collator import Collator
 from merhan.data.dataset import EmotionDataset
 from merhan.errors import InputError
+from merhan.hub_ids import checkpoint_source, pinned
 from merhan.logs import progress_is_visible
 from modeling_merhan import MerhanForSequenceClassification
 from processing_merhan import MerhanProcessor
@@ -34,7 +35,7 @@ def load_checkpoint(name: str | Path) -> tuple[MerhanForSequenceClassification, 
     The classes of this package are used, never code of the checkpoint.
 
     Args:
-        name: a run's folder, a model folder, or a Hub id.
+        name: a run's folder, a model folder, or a Hub id, which may pin a revision (`me/model@v1.0`).
 
     Raises:
         InputError: there is no such model, a file of it is damaged, or its config is not valid for this version.
@@ -42,9 +43,11 @@ def load_checkpoint(name: str | Path) -> tuple[MerhanForSequenceClassification, 
     source = _model_source(name)
     require_intact(source, "restore it, or delete hashes.json there if the change is meant")
     try:
-        model = MerhanForSequenceClassification.from_pretrained(source, dtype=torch.float32)
+        checkpoint = checkpoint_source(source)
+        model = MerhanForSequenceClassification.from_pretrained(**checkpoint, dtype=torch.float32)
+        model.name_or_path = pinned(source)  # so that results say which commit they belong to
         # With `config`, loading the tokenizer does not ask whether to run the code of the checkpoint.
-        processor = MerhanProcessor.from_pretrained(source, config=model.config, trust_remote_code=False)
+        processor = MerhanProcessor.from_pretrained(**checkpoint, config=model.config, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"checkpoint: {str(name)!r} is neither a run's folder, nor a model folder, nor a model on the Hub "

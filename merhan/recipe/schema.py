@@ -158,13 +158,13 @@ class ModelRecipe:
 
     audio_backbone: str | None = setting(
         None,
-        help="Hub id or folder of a speech model; `light` (log-mel, trained from scratch), `tiny` (random, for "
-        "trials), `features` (vectors in the column audio_features); null = no audio",
+        help="Hub id (`me/model` or `me/model@revision`) or folder of a speech model; `light` (log-mel, trained from "
+        "scratch), `tiny` (random, for trials), `features` (vectors in the column audio_features); null = no audio",
     )
     text_backbone: str | None = setting(
         None,
-        help="Hub id or folder of a text model; `tiny` (random, for trials), `features` (vectors in the column "
-        "text_features); null = no text",
+        help="Hub id (`me/model` or `me/model@revision`) or folder of a text model; `tiny` (random, for trials), "
+        "`features` (vectors in the column text_features); null = no text",
     )
     checkpoint: str | None = setting(
         None,

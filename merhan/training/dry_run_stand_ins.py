@@ -15,6 +15,7 @@ from merhan.data.corpora.base import corpus_reader
 from merhan.data.corpora.demo_corpus import EMOTIONS, say, speak
 from merhan.data.protocols import is_computed, named_protocol, protocol_labels, require_fold
 from merhan.errors import InputError
+from merhan.hub_ids import split_revision
 from merhan.logs import get_logger
 from merhan.models.tiny_backbones import AUDIO_FAMILIES, TEXT_FAMILIES, tiny_audio, tiny_text
 from merhan.names import DIMENSIONS
@@ -141,6 +142,8 @@ def _family(name: str, modality: str) -> str:
 def _model_type(name: str) -> str | None:
     """What the config of a folder or of a downloaded checkpoint says; None for what is not on this machine."""
     try:
-        return PreTrainedConfig.get_config_dict(name, local_files_only=True)[0].get("model_type")
+        repository, revision = split_revision(name)
+        config, _ = PreTrainedConfig.get_config_dict(repository, revision=revision, local_files_only=True)
+        return config.get("model_type")
     except (OSError, ValueError):
         return None

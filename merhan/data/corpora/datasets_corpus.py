@@ -21,6 +21,7 @@ from merhan.data.corpora.table_corpus import (
 from merhan.data.embedded_files import is_empty, sound_files, vector_file
 from merhan.data.manifest import FEATURES
 from merhan.errors import InputError, did_you_mean
+from merhan.hub_ids import split_revision
 
 
 _FAILURES = (OSError, ValueError, ConnectionError, ImportError, datasets.exceptions.DatasetsError)
@@ -46,8 +47,8 @@ def read(
     [`merhan.data.embedded_files.sound_files`]. Rows whose label is hidden (None, or -1 of a ClassLabel) are left out.
 
     Args:
-        source: a name on the Hub, a folder (of `save_to_disk`, of Parquet files, or of recordings, an `audiofolder`),
-            or a Parquet file.
+        source: a name on the Hub, which may pin a revision (`me/data@v1.0`), a folder (of `save_to_disk`, of Parquet
+            files, or of recordings, an `audiofolder`), or a Parquet file.
         columns: manifest column -> column of the data set, as `{"audio_features": "emotion2vec_features"}`; null: the
             data set has no such column, whatever is named so.
         config: the configuration of the data set.
@@ -66,7 +67,7 @@ def read(
     parts = [rows_of(split, str(part), columns, name) for part, split in splits.items()]
     table = pd.concat(parts, ignore_index=True)
     require_content(table, columns, name)
-    rows = rename_columns(table, columns, Path(name).stem, Path(root or "").expanduser(), name)
+    rows = rename_columns(table, columns, Path(split_revision(name).name).stem, Path(root or "").expanduser(), name)
     labelled, skipped = leave_out_unlabelled(rows)
     return Corpus(labelled, skipped, [*remarks_on(table, columns), *hidden_splits(rows, labelled)])
 
@@ -82,7 +83,8 @@ def load_splits(source: str, config: str | None = None, streaming: bool = False)
         raise InputError(f"data.options.streaming: {source!r} is on this machine; streaming is for names on the Hub.")
     try:
         if streaming:
-            return datasets.load_dataset(source, config, streaming=True)
+            repository, revision = split_revision(source)
+            return datasets.load_dataset(repository, config, streaming=True, revision=revision)
         if (path / "dataset_dict.json").is_file():
             return datasets.load_from_disk(path)
         if (path / "state.json").is_file():
@@ -97,9 +99,10 @@ def load_splits(source: str, config: str | None = None, streaming: bool = False)
 
 
 def _build(source: str, config: str | None) -> datasets.DatasetDict:
-    builder = datasets.load_dataset_builder(source, config)
+    name, revision = split_revision(source)
+    builder = datasets.load_dataset_builder(name, config, revision=revision)
     if not isinstance(builder, FolderBasedBuilder):
-        return datasets.load_dataset(source, config)
+        return datasets.load_dataset(name, config, revision=revision)
     builder.BASE_FEATURE = _AudioPath
     builder.download_and_prepare()
     return builder.as_dataset()
