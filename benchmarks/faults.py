@@ -3,28 +3,35 @@
 python benchmarks/faults.py --instants 40
 
 Bad inputs are generated from the schema of recipes and the parsers of commands. Every file of an interrupted run is
-truncated, emptied and has one bit flipped, then the run is resumed. The program is ended by SIGKILL and SIGTERM at
-random instants, then resumed. A resumed run must have the weights of one that was never interrupted.
+truncated, emptied and has one bit flipped, then the run is resumed. Training, evaluation and publishing are ended by
+SIGKILL at random instants, and training by SIGTERM, then done again: a resumed run must have the weights of one that was
+never interrupted, an evaluation its metrics, a repository its files. Runs are started twice at once, fail in two
+processes, and are published while the Hub fails. The table is written anew after each row.
 """
 
 import argparse
 import contextlib
 import io
 import logging
-import random
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from bad_inputs import COMPLETE, command_lines, recipe_changes
-from common import REPOSITORY, command, hardware, publish
+from common import command, hardware, publish
+from kills import (
+    ANSWERS,
+    ended_trainings,
+    hub_fault_answers,
+    killed_evaluations,
+    killed_publications,
+    rank_answers,
+    two_at_once,
+)
 from safetensors.torch import load_file
 
 from merhan import api
@@ -47,32 +54,53 @@ stages:
 ema_decay: 0.9
 trainer: {{per_device_train_batch_size: 4, report_to: none, use_cpu: true}}
 """
-ANSWERS = ("one sentence", "the same weights", "other weights, silently", "traceback")
+RANK_CHANGES = (
+    "data.options.scale=-1",
+    "data.corpus=nowhere",
+    "trainer.learning_rate=1",
+    "evaluation.splits=[nothing]",
+)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--instants", type=int, default=40, help="instants at which each signal is sent")
+    parser.add_argument("--instants", type=int, default=40, help="instants at which SIGKILL is sent, in all")
     parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
+    rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        counts = {
-            "bad values of recipe keys": recipe_answers(folder),
-            "bad options of commands": option_answers(folder),
-        }
-        whole = train(folder / "whole", folder / "demo")
-        counts |= artefact_answers(folder, whole)
-        for number in (signal.SIGKILL, signal.SIGTERM):
-            label = f"{number.name} at a random instant, then --resume"
-            counts[label] = signal_answers(folder, whole, number, arguments.instants)
-    rows = [
-        [label, str(sum(count.values())), *(str(count[answer]) for answer in ANSWERS)]
-        for label, count in counts.items()
-    ]
-    text = f"`{command()}`, {hardware()}.\n\n{markdown_table(['fault', 'cases', *ANSWERS], rows)}\n"
-    publish("faults", text, arguments.write)
+        for label, count in answers_by_fault(Path(name), arguments.instants):
+            rows.append([label, str(sum(count.values())), *(str(count[answer]) for answer in ANSWERS)])
+            text = f"`{command()}`, {hardware()}.\n\n{markdown_table(['fault', 'cases', *ANSWERS], rows)}\n"
+            publish("faults", text, arguments.write)
+
+
+def answers_by_fault(folder: Path, instants: int) -> Iterator[tuple[str, Counter]]:
+    """Fault -> how many cases of it had which of the `ANSWERS`."""
+    yield "bad values of recipe keys", recipe_answers(folder)
+    yield "bad options of commands", option_answers(folder)
+    whole, data = train(folder / "whole", folder / "demo"), folder / "demo"
+    run = folder / "whole" / "outputs" / "small"
+
+    def start(name: str) -> Path:
+        return write_recipe(folder / name, data)
+
+    def resumed(recipe: Path) -> str:
+        return answer(lambda: train(recipe.parent, data, resume=True), whole)
+
+    kills = {"training": instants - 2 * (instants // 4), "evaluation": instants // 4, "publishing": instants // 4}
+    killed = "SIGKILL at a random instant of"
+    count = ended_trainings(start, resumed, signal.SIGKILL, kills["training"])
+    yield f"{killed} a training (two stages, export), then --resume", count
+    yield f"{killed} an evaluation, then again", killed_evaluations(run, folder / "killed", kills["evaluation"])
+    yield f"{killed} publishing, then again", killed_publications(run, kills["publishing"])
+    count = ended_trainings(start, resumed, signal.SIGTERM, instants // 4)
+    yield "SIGTERM at a random instant of a training, then --resume", count
+    yield "two at once: the second", two_at_once(start, lambda other: same(whole, weights(other)))
+    yield "an error in two processes", rank_answers(start("ranks"), RANK_CHANGES)
+    yield "publishing while a request of the Hub fails", hub_fault_answers(run)
+    yield from artefact_answers(folder, whole)
 
 
 def recipe_answers(folder: Path) -> Counter:
@@ -112,9 +140,18 @@ def same(first: dict, second: dict) -> bool:
 
 def train(folder: Path, data: Path, resume: bool = False) -> dict:
     """Train, or resume, the small run; returns its weights."""
+    return weights(api.train(write_recipe(folder, data), resume=resume))
+
+
+def write_recipe(folder: Path, data: Path) -> Path:
+    """The recipe of a run that writes into a folder."""
     folder.mkdir(exist_ok=True)
-    (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder, data=data), encoding="utf-8")
-    run = api.train(folder / "recipe.yaml", resume=resume)
+    path = folder / "recipe.yaml"
+    path.write_text(RECIPE.format(folder=folder, data=data), encoding="utf-8")
+    return path
+
+
+def weights(run: Path) -> dict:
     return load_file(run / "model" / "model.safetensors")
 
 
@@ -135,7 +172,7 @@ def flip(path: Path):
     path.write_bytes(content)
 
 
-def artefact_answers(folder: Path, whole: dict) -> dict[str, Counter]:
+def artefact_answers(folder: Path, whole: dict) -> Iterator[tuple[str, Counter]]:
     """Damage each file that a resumed or an evaluated run reads."""
     interrupted, finished = folder / "cut", folder / "whole"
     save = stage.save_history
@@ -147,15 +184,13 @@ def artefact_answers(folder: Path, whole: dict) -> dict[str, Counter]:
     newest = max(run.glob("full/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     read = [run / "recipe.yaml", run / "provenance.json", *sorted((run / "warmup" / "model").iterdir())]
     read += [path for path in sorted(newest.iterdir()) if path.suffix != ".md"]
-    counts = {}
     for fault in (truncate, empty, flip):
         answers = Counter(_resumed(interrupted, path, fault, folder / "demo", whole) for path in read)
-        counts[f"{fault.__name__} a file of an interrupted run, then --resume"] = answers
+        yield f"{fault.__name__} a file of an interrupted run, then --resume", answers
         run = finished / "outputs" / "small"
         results = [path for path in sorted((run / "model").iterdir()) if path.suffix in (".safetensors", ".json")]
         answers = Counter(_evaluated(run, path, fault) for path in [*results, run / "recipe.yaml"])
-        counts[f"{fault.__name__} a file of a finished run, then evaluate"] = answers
-    return counts
+        yield f"{fault.__name__} a file of a finished run, then evaluate", answers
 
 
 def _interrupt_second_stage(trainer):
@@ -181,34 +216,6 @@ def _evaluated(run: Path, path: Path, fault: Callable[[Path], None]) -> str:
     result = answer(lambda: api.evaluate(run))
     path.write_bytes(content)
     return result
-
-
-# --- signals ---
-
-
-def signal_answers(folder: Path, whole: dict, number: signal.Signals, instants: int) -> Counter:
-    """End the program at random instants of its duration, then resume it."""
-    start = time.monotonic()
-    _program(folder / "timed", folder / "demo").wait()
-    duration, chance = time.monotonic() - start, random.Random(0)
-    answers = Counter()
-    for instant in range(instants):
-        run = folder / f"{number.name}{instant}"
-        process = _program(run, folder / "demo")
-        time.sleep(duration * chance.random())
-        process.send_signal(number)
-        process.wait()
-        answers[answer(lambda run=run: train(run, folder / "demo", resume=True), whole)] += 1
-        shutil.rmtree(run)
-    shutil.rmtree(folder / "timed")
-    return answers
-
-
-def _program(folder: Path, data: Path) -> subprocess.Popen:
-    folder.mkdir()
-    (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder, data=data), encoding="utf-8")
-    words = [sys.executable, "train_hf_e2e.py", "--config", str(folder / "recipe.yaml")]
-    return subprocess.Popen(words, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":

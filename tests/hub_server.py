@@ -301,6 +301,29 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
+def hub_of_this_process(monkeypatch):
+    """A running server as the Hub of the client in this process."""
+    with running_hub() as hub:
+        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setenv("HF_TOKEN", "hf_test")
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        yield hub
+
+
+@contextmanager
+def impatient_hub(monkeypatch):
+    """A Hub of this process whose client neither sleeps, but notes its `pauses`, nor waits long for an answer."""
+    with hub_of_this_process(monkeypatch) as hub:
+        hub.pauses = []
+        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", hub.pauses.append)
+        monkeypatch.setattr("merhan.hub.hub_calls.SECONDS_PER_ANSWER", 0.2)
+        yield hub
+
+
+@contextmanager
 def running_hub():
     """Run the server until the block ends."""
     hub = Hub()

@@ -3,11 +3,10 @@
 
 import pytest
 import torch
-from hub_server import Fault, running_hub
+from hub_server import Fault, impatient_hub
 from test_publishing import run  # noqa: F401 (a fixture)
 
 from merhan.errors import InputError
-from merhan.hub import hub_calls
 from merhan.hub.publishing import publish
 
 
@@ -17,7 +16,6 @@ REPOSITORY = "me/demo"
 UNCHANGED = "nothing was changed there"
 EMPTY = "the repository was created and is empty"
 UNCHECKED = "the model is on the Hub (http"
-HARMLESS: list[tuple[str, str]] = []
 REQUESTS = {
     "GET /api/models/me/demo$": UNCHANGED,
     "POST /api/repos/create": UNCHANGED,
@@ -33,17 +31,7 @@ REQUESTS = {
 
 @pytest.fixture
 def hub(monkeypatch):
-    """A Hub for this process, whose client neither sleeps nor waits long."""
-    with running_hub() as server:
-        monkeypatch.setenv("HF_TOKEN", "hf_test")
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.endpoint)
-        template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: server.pauses.append(seconds))
-        monkeypatch.setattr(hub_calls, "SECONDS_PER_ANSWER", 0.2)
-        server.pauses = []
+    with impatient_hub(monkeypatch) as server:
         yield server
 
 
@@ -67,11 +55,11 @@ def test_every_request_may_fail_in_every_way(run, hub):
 
 STATUSES = (400, 401, 402, 403, 404, 408, 409, 410, 413, 422, 429, 451, 500, 501, 502, 503, 504, 507, 520)
 ANSWERS = ("drop", "drop_midway", "stall", "not_http", "answer_text", "answer_list", "answer_null", "answer_nothing")
-REDIRECTS = ("redirect_to_itself", "redirect_to_nowhere", "conflict")
+WAYS = (*STATUSES, *ANSWERS, "redirect_to_itself", "redirect_to_nowhere", "conflict")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", [*STATUSES, *ANSWERS, *REDIRECTS])
+@pytest.mark.parametrize("way", WAYS)
 def test_the_whole_matrix_of_requests_and_faults(run, hub, way):
     check_faults(run, hub, [(request, way) for request in REQUESTS])
 
@@ -85,15 +73,13 @@ def check_faults(run, hub, cases):
             message = f"published: {publish(run, REPOSITORY)}"
         except InputError as error:
             message = str(error)
-        if not is_as_it_should_be(run, request, way, message):
+        if not says_what_to_do(run, request, way, message):
             wrong.append((request, way, message))
     assert not wrong, "\n".join(map(str, wrong))
 
 
-def is_as_it_should_be(run, request, way, message) -> bool:
-    """Whether a message says what is on the Hub, and how to go on."""
-    if message.startswith("published"):  # the answer is not needed
-        return (request, way) in HARMLESS
+def says_what_to_do(run, request, way, message) -> bool:
+    """Whether a message is one sentence with what is on the Hub, and the command that goes on."""
     says_state = any(state in message for state in (REQUESTS[request], "what is there now is not known"))
     says_remedy = f"`merhan publish {run} {REPOSITORY}`" in message and "\n" not in message
     return says_state and says_remedy and ("hf auth login" in message) == (way in (401, 403))

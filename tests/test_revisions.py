@@ -7,7 +7,7 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
-from hub_server import running_hub
+from hub_server import hub_of_this_process
 from test_publishing import run  # noqa: F401 (a fixture)
 from transformers import RobertaModel, Wav2Vec2Model
 
@@ -30,12 +30,7 @@ from modeling_merhan import MerhanForSequenceClassification
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     """A Hub for this process, with an empty cache."""
-    with running_hub() as server:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.endpoint)
-        template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    with hub_of_this_process(monkeypatch) as server:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
         hub_ids._pinned.cache_clear()
         yield server
