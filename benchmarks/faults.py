@@ -4,8 +4,8 @@ python benchmarks/faults.py --instants 40
 
 Bad inputs are generated from the schema of recipes and the parsers of commands. Every file of an interrupted run is
 truncated, emptied and has one bit flipped, then the run is resumed. Training, evaluation and publishing are ended by
-SIGKILL at random instants, and training by SIGTERM, then done again: a resumed run must have the weights of one that was
-never interrupted, an evaluation its metrics, a repository its files. Runs are started twice at once, fail in two
+SIGKILL at random instants, and training by SIGTERM, then done again: a resumed run must have the weights of one that
+was never interrupted, an evaluation its metrics, a repository its files. Runs are started twice at once, fail in two
 processes, and are published while the Hub fails. The table is written anew after each row.
 """
 

@@ -79,7 +79,7 @@ def ended_trainings(
         start: writes the recipe of a run of a name.
         resumed: resumes the run of a recipe in this process, and says what came of it.
     """
-    duration, chance = training(start("timed")).seconds(), random.Random(0)
+    duration, chance = training(start(f"timed-{number.name}")).seconds(), random.Random(0)
     answers: Counter = Counter()
     for instant in range(instants):
         recipe = start(f"{number.name}{instant}")
@@ -144,7 +144,9 @@ def _published(hub: Hub, name: str) -> dict[str, bytes]:
     if not hub.commits.get(f"me/{name}"):
         return {}
     files = hub.files(f"me/{name}")[1]
-    return {path: content.replace(name.encode(), b"") for path, content in files.items() if path != GIT_ATTRIBUTES}
+    return {
+        path: content.replace(f"me/{name}".encode(), b"") for path, content in files.items() if path != GIT_ATTRIBUTES
+    }
 
 
 def hub_fault_answers(run: Path) -> Counter:
@@ -180,9 +182,11 @@ def two_at_once(start: Callable[[str], Path], is_same: Callable[[Path], bool]) -
     for number, options in enumerate(([], ["--resume"], ["--overwrite"])):
         recipe = start(f"twice{number}")
         first, folder = training(recipe), recipe.parent / "outputs"
-        while not (folder / ".small.lock").exists() and first.process.poll() is None:
+        while not (folder / "small" / "recipe.yaml").exists() and first.process.poll() is None:
             time.sleep(0.05)
+        first.process.send_signal(signal.SIGSTOP)  # so that it does not end before the second reaches the folder
         answers[training(recipe, *options).end()] += 1
+        first.process.send_signal(signal.SIGCONT)
         unharmed = first.end() == SAME and is_same(folder / "small")
         answers[SAME if unharmed else SILENT] += 1
     return answers

@@ -23,7 +23,12 @@ RESOURCES = Path(__file__).resolve().parent / "resources"
 
 def cache_folder() -> Path:
     """The folder of what can be computed again: `$MERHAN_CACHE`, by default `~/.cache/merhan`."""
-    return Path(os.environ.get("MERHAN_CACHE", "~/.cache/merhan")).expanduser()
+    return home_path(os.environ.get("MERHAN_CACHE", "~/.cache/merhan"))
+
+
+def home_path(path: str | Path) -> Path:
+    """A path with the folder of its user in place of `~`; one of an unknown user stays as it is."""
+    return Path(os.path.expanduser(path))
 
 
 def resource(name: str) -> Path:
@@ -116,7 +121,7 @@ def require_writable(path: str | Path, kind: str, where: str):
     Raises:
         InputError: the path is empty or of the other kind, lies in a file, or may not be written.
     """
-    path = Path(path).expanduser().absolute()
+    path = home_path(path).absolute()
     if not where.strip():
         raise InputError(f"the path of a {kind} to write is empty; name one.")
     if path.exists() and path.is_dir() != (kind == "folder"):

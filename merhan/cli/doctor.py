@@ -50,9 +50,10 @@ def _rows(arguments: argparse.Namespace):
     from merhan.data.corpora.base import read_corpus
     from merhan.data.doctor import raw_folder
     from merhan.data.manifest import read_manifest
+    from merhan.files import home_path
     from merhan.recipe.loading import load_recipe
 
-    path = Path(arguments.source).expanduser()
+    path = home_path(arguments.source)
     options = reader_options(arguments) | label_options(arguments)
     if arguments.corpus:
         return _noted(read_corpus(arguments.corpus, arguments.source, **options))

@@ -27,8 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser):
 def run(arguments: argparse.Namespace):
     """Run the command."""
     from merhan.data.recipe_draft import draft
+    from merhan.files import home_path
 
-    source = Path(arguments.source).expanduser()
+    source = home_path(arguments.source)
     out = arguments.out or Path(f"{source.resolve().stem}.yaml")
     files, sentences = draft(source, out)
     print(*sentences, sep="\n")

@@ -9,7 +9,6 @@ An interrupted call is resumed by the same command. Exit code 1 if more than `--
 
 import argparse
 import sys
-from pathlib import Path
 
 from merhan.cli.options import Number, OutputPath, add_label_options, add_reader_options, label_options, reader_options
 from merhan.data.corpora import CORPORA
@@ -49,12 +48,13 @@ def run(arguments: argparse.Namespace):
     """Run the command."""
     from merhan.data.multi_corpus import prepare_all
     from merhan.data.preparation import prepare
+    from merhan.files import home_path
 
     options = reader_options(arguments) | label_options(arguments)
     if arguments.corpus == "all":
         if any(options.values()):
             raise InputError("prepare all: takes no --label, --own_label, --column or --option; prepare one by one.")
-        prepared = prepare_all(Path(arguments.source).expanduser(), arguments.out, arguments.strict, arguments.workers)
+        prepared = prepare_all(home_path(arguments.source), arguments.out, arguments.strict, arguments.workers)
     else:
         prepared = prepare(
             arguments.corpus, arguments.source, arguments.out, options, arguments.strict, arguments.workers

@@ -22,7 +22,7 @@ import pandas as pd
 from merhan.data.labels import relabel, unknown_labels_sentence
 from merhan.data.table_files import read_table
 from merhan.errors import InputError
-from merhan.files import atomic_path
+from merhan.files import atomic_path, home_path
 from merhan.names import DIMENSIONS, VOCABULARY
 
 
@@ -101,7 +101,7 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> pd.DataFr
     Raises:
         InputError: the file cannot be read, see [`read_table`], or is not a valid manifest, see [`validate`].
     """
-    path = Path(path).expanduser()
+    path = home_path(path)
     rows = normalise_columns(read_table(path), str(path))
     own_labels = declared_labels(path)
     rows["label"] = relabel(rows["label"], {}, own_labels)

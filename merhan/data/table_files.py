@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from merhan.errors import InputError
+from merhan.files import home_path
 from merhan.logs import get_logger
 
 
@@ -53,7 +54,7 @@ def load_table(path: str | Path, encoding: str | None = None) -> Table:
     Raises:
         InputError: the file does not exist, has another suffix or cannot be parsed.
     """
-    path = Path(path).expanduser()
+    path = home_path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such manifest; check the path, or make one with `merhan prepare`.")
     suffix = path.suffix.lower()
@@ -70,8 +71,8 @@ def load_table(path: str | Path, encoding: str | None = None) -> Table:
         raise InputError(f"{path}: a table must be one of {', '.join(SUFFIXES)}, not {words}.")
     try:
         return Table(readers[suffix](path), [])
-    except (ValueError, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as {suffix[1:]} ({error}).") from None
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: cannot be read as {suffix[1:]} ({' '.join(str(error).split())}).") from None
 
 
 # --- CSV ---
@@ -230,8 +231,8 @@ def _read_workbook(path: Path) -> Table:
         sheets: dict[Any, pd.DataFrame] = pd.read_excel(path, sheet_name=None, dtype=str, keep_default_na=False)
     except ImportError:
         raise InputError(f"{path}: reading .xlsx needs `pip install openpyxl`; or save it as `CSV UTF-8`.") from None
-    except (ValueError, OSError, KeyError) as error:
-        raise InputError(f"{path}: cannot be read as xlsx ({error}).") from None
+    except Exception as error:  # of zip, XML and openpyxl, which raises whatever a damaged file leads to
+        raise InputError(f"{path}: cannot be read as xlsx ({' '.join(str(error).split())}).") from None
     name, table = next(iter(sheets.items()))
     table = table[(table != "").any(axis=1)]
     names = _names(path, [str(column) for column in table.columns])

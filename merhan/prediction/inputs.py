@@ -19,6 +19,7 @@ from merhan.data.embedded_files import is_blank
 from merhan.data.manifest import FEATURES, normalise_columns
 from merhan.data.table_files import SUFFIXES, read_table
 from merhan.errors import InputError
+from merhan.files import home_path
 
 
 _PART = 256  # rows of a table that are in memory at a time
@@ -275,7 +276,7 @@ def fingerprint(sources: Iterable[Source]) -> str:
 
 
 def _paths(name: str) -> list[Path]:
-    path = Path(name).expanduser()
+    path = home_path(name)
     if path.exists():
         return [path]
     matches = sorted(glob.glob(str(path), recursive=True))

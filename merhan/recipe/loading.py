@@ -117,7 +117,7 @@ def _with_bases(path: str, heirs: Sequence[str] = ()) -> dict[str, dict[str, Any
     """
     if path in heirs:
         raise InputError(f"{path}: is based on itself ({' -> '.join([*heirs, path])}); remove one `base`.")
-    if heirs and not Path(path).is_file():
+    if heirs and not os.path.isfile(path):  # not of a Path, which raises for a name that is too long
         raise InputError(f"{heirs[-1]}: base: there is no file {path}; write the path relative to {heirs[-1]}.")
     content = _read_yaml(path)
     bases = _base_paths(content.pop("base", None) or [], path)

@@ -179,6 +179,45 @@ def recordings_below(folder: Path, suffix: str = ".wav") -> tuple[list[Path], li
     return recordings, [Skipped(str(file), "metadata that macOS wrote beside a recording") for file in metadata]
 
 
+def read_text(file: Path, encoding: str = "utf-8") -> str:
+    """The content of a text file of a release.
+
+    Raises:
+        InputError: it cannot be read, or is in another encoding.
+    """
+    try:
+        return file.read_text(encoding=encoding)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{file}: is not {encoding.upper()} ({error.reason}); save it as {encoding.upper()}."
+        ) from None
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); take it from the release again.") from None
+
+
+def read_release_table(file: Path, columns: Sequence[str], **options: Any) -> pd.DataFrame:
+    """A table of a release in UTF-8, all cells strings.
+
+    Args:
+        columns: those that must be there.
+        options: of `pandas.read_csv`.
+
+    Raises:
+        InputError: it cannot be read, or lacks one of the columns.
+    """
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False, **options)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{file}: cannot be read as a table in UTF-8 ({reason}); take it from the release again."
+        ) from None
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise InputError(f"{file}: lacks the column {missing[0]!r}{did_you_mean(missing[0], table)}")
+    return table.fillna("")  # of rows with fewer cells than the header
+
+
 def read_transcript(file: Path | None) -> str:
     """The text of a transcript file with single spaces, empty for None.
 
@@ -187,10 +226,7 @@ def read_transcript(file: Path | None) -> str:
     """
     if file is None:
         return ""
-    try:
-        return " ".join(file.read_text(encoding="utf-8").split())
-    except UnicodeDecodeError:
-        raise InputError(f"{file}: is not UTF-8; save it as UTF-8.") from None
+    return " ".join(read_text(file).split())
 
 
 def missing_notes(rows: Iterable[Mapping[str, Any]], messages: Mapping[str, str]) -> list[str]:

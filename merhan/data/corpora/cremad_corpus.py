@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from merhan.data.corpora.base import About, Corpus, Skipped, require_folder
+from merhan.data.corpora.base import About, Corpus, Skipped, read_release_table, require_folder
 from merhan.data.labels import map_label
 from merhan.errors import InputError, did_you_mean
 
@@ -137,10 +137,7 @@ def _genders(folder: Path) -> dict[str, str]:
 def _table(folder: Path, name: str, columns: list[str]) -> list[dict[str, str]]:
     """The lines of a table of the release; none if the table is missing."""
     for file in sorted(folder.rglob(name))[:1]:
-        try:
-            return pd.read_csv(file, dtype=str, keep_default_na=False)[columns].to_dict("records")
-        except KeyError as error:
-            raise InputError(f"{file}: lacks columns ({error.args[0]}); take it from the release again.") from None
+        return read_release_table(file, columns)[columns].to_dict("records")
     return []
 
 

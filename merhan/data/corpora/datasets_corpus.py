@@ -21,6 +21,7 @@ from merhan.data.corpora.table_corpus import (
 from merhan.data.embedded_files import is_empty, sound_files, vector_file
 from merhan.data.manifest import FEATURES
 from merhan.errors import InputError, did_you_mean
+from merhan.files import home_path
 from merhan.hub_ids import split_revision
 
 
@@ -67,7 +68,7 @@ def read(
     parts = [rows_of(split, str(part), columns, name) for part, split in splits.items()]
     table = pd.concat(parts, ignore_index=True)
     require_content(table, columns, name)
-    rows = rename_columns(table, columns, Path(split_revision(name).name).stem, Path(root or "").expanduser(), name)
+    rows = rename_columns(table, columns, Path(split_revision(name).name).stem, home_path(root or ""), name)
     labelled, skipped = leave_out_unlabelled(rows)
     return Corpus(labelled, skipped, [*remarks_on(table, columns), *hidden_splits(rows, labelled)])
 
@@ -78,7 +79,7 @@ def load_splits(source: str, config: str | None = None, streaming: bool = False)
     Raises:
         InputError: it cannot be loaded.
     """
-    path = Path(source).expanduser()
+    path = home_path(source)
     if streaming and path.exists():
         raise InputError(f"data.options.streaming: {source!r} is on this machine; streaming is for names on the Hub.")
     try:

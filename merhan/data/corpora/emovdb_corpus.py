@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from merhan.data.corpora.base import About, Corpus, Skipped, missing_notes, require_folder
+from merhan.data.corpora.base import About, Corpus, Skipped, missing_notes, read_text, require_folder
 from merhan.errors import InputError
 
 
@@ -87,7 +87,7 @@ def _prompts(file: Path | None) -> dict[str, str]:
     if file is None:
         return {}
     prompts = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
         match = _PROMPT.fullmatch(line.strip())
         if match:
             prompts[match["number"]] = " ".join(match["words"].split())

@@ -82,7 +82,10 @@ def decode(path: Path) -> str:
     Raises:
         InputError: the encoding is none of these.
     """
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); take it from the release again.") from None
     encodings = ["utf-8-sig", "gbk"]
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encodings = ["utf-16"]

@@ -215,7 +215,10 @@ def _transcript(file: Path) -> tuple[dict[str, str], list[Skipped]]:
 
 
 def _lines(file: Path) -> list[str]:
-    content = file.read_bytes()
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); take it from the release again.") from None
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:  # some transcripts are latin-1

@@ -9,6 +9,7 @@ from merhan.data.corpora.base import Corpus
 from merhan.data.manifest import declared_labels, normalise_columns, with_absolute_paths
 from merhan.data.table_files import read_table
 from merhan.errors import InputError
+from merhan.files import home_path
 
 
 def read(source: str | Path | Sequence[str] | None, root: str | Path | None = None) -> Corpus:
@@ -34,7 +35,7 @@ def declared(source: str | Path | Sequence[str]) -> list[str]:
 
 def _files(source: str | Path | Sequence[str]) -> list[Path]:
     files = [source] if isinstance(source, str | Path) else source
-    return [Path(file).expanduser() for file in files]
+    return [home_path(file) for file in files]
 
 
 def _read(file: Path, root: str | Path | None) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from merhan.data.corpora.base import About, Corpus, missing_notes, require_folder
+from merhan.data.corpora.base import About, Corpus, missing_notes, read_release_table, require_folder
 from merhan.errors import InputError
 
 
@@ -31,6 +31,8 @@ _SPLITS = {
 
 # (split, dialogue, turn) of clips that cannot be decoded (declare-lab/MELD#39, #52, #27); their rows have text only.
 _UNREADABLE = {("train", 125, 3), ("validation", 110, 7)}
+
+_COLUMNS = ("Dialogue_ID", "Utterance_ID", "Utterance", "Speaker", "Emotion", "Sentiment")
 
 _PUNCTUATION = str.maketrans(
     {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2026": "...", "\u2014": "-"}
@@ -56,13 +58,13 @@ def _split(folder: Path, split: str, table: str, clips: str) -> list[dict[str, A
     tables = sorted(folder.rglob(table))
     if not tables:
         raise InputError(f"{folder}: {table} is not in it or below it; get the annotations from declare-lab/MELD.")
-    lines = pd.read_csv(tables[0], keep_default_na=False).to_dict("records")
+    lines = read_release_table(tables[0], _COLUMNS).to_dict("records")
     media = next(iter(sorted(path for path in folder.rglob(clips) if path.is_dir())), None)
-    return [_row(line, split, media) for line in lines]
+    return [_row(line, split, media, f"{tables[0]}, row {number}") for number, line in enumerate(lines, start=1)]
 
 
-def _row(line: dict[Hashable, Any], split: str, media: Path | None) -> dict[str, Any]:
-    dialogue, turn = line["Dialogue_ID"], line["Utterance_ID"]
+def _row(line: dict[Hashable, str], split: str, media: Path | None, where: str) -> dict[str, Any]:
+    dialogue, turn = (_number(line, column, where) for column in ("Dialogue_ID", "Utterance_ID"))
     return {
         # The ids contain the split, because dialogues are numbered from 0 in each of them.
         "utterance_id": f"meld-{split}-dia{dialogue}-utt{turn}",
@@ -77,6 +79,12 @@ def _row(line: dict[Hashable, Any], split: str, media: Path | None) -> dict[str,
         "language": "en",
         "sentiment": line["Sentiment"],
     }
+
+
+def _number(line: dict[Hashable, str], column: str, where: str) -> int:
+    if not line[column].isdecimal():
+        raise InputError(f"{where}: {column} is {line[column]!r}, not a whole number; get the table again.")
+    return int(line[column])
 
 
 def _clip(media: Path | None, dialogue: int, turn: int) -> str:

@@ -23,7 +23,15 @@ from typing import Any
 
 import pandas as pd
 
-from merhan.data.corpora.base import About, Corpus, Skipped, missing_notes, require_folder
+from merhan.data.corpora.base import (
+    About,
+    Corpus,
+    Skipped,
+    missing_notes,
+    read_release_table,
+    read_text,
+    require_folder,
+)
 from merhan.data.labels import map_label
 from merhan.errors import InputError
 
@@ -155,13 +163,7 @@ def _row(video: str, number: str, turn: int) -> dict[str, Any]:
 
 def _lines(table: Path, columns: Sequence[str]) -> dict[str, dict[str, str]]:
     """File and row -> the cells of that line as strings, because the names of some videos consist of digits."""
-    try:
-        rows = pd.read_csv(table, dtype=str, keep_default_na=False)
-    except ValueError as error:
-        raise InputError(f"{table}: cannot be read as CSV in UTF-8 ({error}); get it again.") from None
-    missing = [column for column in columns if column not in rows]
-    if missing:
-        raise InputError(f"{table}: lacks the column {', '.join(missing)}; get a version that has it.")
+    rows = read_release_table(table, columns)
     return {f"{table}, row {number}": line for number, line in enumerate(rows.to_dict("records"), start=1)}
 
 
@@ -177,7 +179,7 @@ def _transcripts(folder: Path) -> dict[tuple[str, float, float], str]:
     texts = {}
     for file in sorted(folder.rglob("Transcript/Segmented/Combined/*.txt")):
         try:
-            for line in filter(str.strip, file.read_text(encoding="utf-8").split("\n")):
+            for line in filter(str.strip, read_text(file).split("\n")):
                 _, _, start, end, text = line.split("___", 4)
                 texts[_key(file.stem, float(start), float(end))] = " ".join(text.split())
         except ValueError as error:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from merhan.data.corpora.base import About, Corpus, Skipped, missing_notes, read_transcript, require_folder
+from merhan.data.corpora.base import About, Corpus, Skipped, missing_notes, read_text, read_transcript, require_folder
 from merhan.data.labels import map_label
 from merhan.errors import InputError
 
@@ -130,7 +130,7 @@ def _evaluations(file: Path) -> tuple[list[_Turn], int]:
     raters: set[str] = set()
     repeated = 0
     # Every byte is valid latin-1. Only the raters' free comments are not ASCII, and they are not read.
-    for number, line in enumerate(file.read_text(encoding="latin-1").split("\n"), start=1):
+    for number, line in enumerate(read_text(file, "latin-1").split("\n"), start=1):
         where, line = f"{file}, line {number}", line.strip()
         if line.startswith("UTD-IMPROV-"):
             turns.append(_evaluation(line, where))

@@ -18,7 +18,16 @@ from typing import Any
 
 import pandas as pd
 
-from merhan.data.corpora.base import About, Corpus, Skipped, missing_notes, read_transcript, require_folder
+from merhan.data.corpora.base import (
+    About,
+    Corpus,
+    Skipped,
+    missing_notes,
+    read_release_table,
+    read_text,
+    read_transcript,
+    require_folder,
+)
 from merhan.data.labels import map_label
 from merhan.errors import InputError, did_you_mean
 
@@ -175,10 +184,7 @@ def _tables(folder: Path) -> tuple[pd.DataFrame, Votes]:
         raise InputError(f"{folder}: holds {consensus[0]} and {consensus[1]}; give the folder of one version.")
     if not consensus:
         return _read_raw(raw[0])
-    table = pd.read_csv(consensus[0], dtype=str, keep_default_na=False)
-    missing = [column for column in _COLUMNS if column not in table]
-    if missing:
-        raise InputError(f"{consensus[0]}: lacks the column {missing[0]!r}{did_you_mean(missing[0], table)}")
+    table = read_release_table(consensus[0], _COLUMNS)
     votes: Votes = {}
     detailed = _files(folder, "labels_detailed.csv")
     if detailed:
@@ -193,7 +199,7 @@ def _read_raw(file: Path) -> tuple[pd.DataFrame, Votes]:
     turns: list[dict[str, str]] = []
     votes: defaultdict[str, Counter[str]] = defaultdict(Counter)
     # Every byte is valid latin-1. Only the raters' free comments are not ASCII, and they are not read.
-    for number, line in enumerate(file.read_text(encoding="latin-1").split("\n"), start=1):
+    for number, line in enumerate(read_text(file, "latin-1").split("\n"), start=1):
         where = f"{file}, line {number}"
         match = _RAW.fullmatch(line.strip())
         if match:
@@ -207,7 +213,7 @@ def _read_raw(file: Path) -> tuple[pd.DataFrame, Votes]:
 
 def _read_votes(file: Path) -> Votes:
     """`labels_detailed.csv`: one row per rater, a label in `EmoClass_Major` or a line of Labels.txt in `EmoDetail`."""
-    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    table = read_release_table(file, ["FileName"])
     if "EmoClass_Major" in table:
         lines = ";" + table["EmoClass_Major"]
     elif "EmoDetail" in table:

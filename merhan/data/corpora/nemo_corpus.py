@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from merhan.data.corpora.base import About, Corpus, Skipped, require_folder
+from merhan.data.corpora.base import About, Corpus, Skipped, read_release_table, require_folder
 from merhan.errors import InputError
 
 
@@ -65,13 +65,7 @@ def read(source: str | Path | None) -> Corpus:
 
 def _lines(table: Path) -> list[dict[str, str]]:
     """The lines of `data.tsv`, their cells stripped: every speaker_id begins with eight spaces."""
-    try:
-        lines = pd.read_csv(table, sep="\t", dtype=str, keep_default_na=False, quoting=csv.QUOTE_NONE)
-    except ValueError as error:
-        raise InputError(f"{table}: cannot be read as UTF-8 with tabs ({error}); get it again.") from None
-    missing = [column for column in _COLUMNS if column not in lines]
-    if missing:
-        raise InputError(f"{table}: lacks the column {', '.join(missing)}; get it again from amu-cai/nEMO.")
+    lines = read_release_table(table, _COLUMNS, sep="\t", quoting=csv.QUOTE_NONE)
     incomplete = (lines[list(_COLUMNS)] == "").any(axis=1)
     if incomplete.any():
         number = int(incomplete.to_numpy().argmax()) + 2

@@ -11,6 +11,7 @@ from merhan.data.embedded_files import is_blank, sound_files
 from merhan.data.manifest import FEATURES, OPTIONAL, PATHS, REQUIRED
 from merhan.data.table_files import load_table
 from merhan.errors import InputError, did_you_mean
+from merhan.files import home_path
 
 
 _MODALITIES = ("audio", "text", *FEATURES)
@@ -42,13 +43,13 @@ def read(
     if source is None:
         raise InputError("data.source: give the path of the table.")
     columns = columns or {}
-    path = Path(source).expanduser()
+    path = home_path(source)
     table, notes = load_table(path, encoding)
     require_content(table, columns, str(source))
     folder = path.parent
     if root is not None:
         cells = table.get(column_name("audio", columns), [])
-        candidates = [Path(root).expanduser(), path.parent / Path(root).expanduser()]
+        candidates = [home_path(root), path.parent / home_path(root)]
         folder = find_root(cells, candidates) or candidates[0]
     rows = rename_columns(table, columns, path.stem, folder, str(source))
     every_row = rows
@@ -183,7 +184,7 @@ def _full_path(root: Path, cell: str) -> str:
     cell = cell.strip()
     if not cell:
         return ""
-    path = root / Path(cell).expanduser()
+    path = root / home_path(cell)
     if "\\" in cell and not path.exists():
         path = root / PureWindowsPath(cell).as_posix()
     return str(path)
