@@ -32,6 +32,14 @@ def write_hashes(folder: str | Path, names: Sequence[str] | None = None):
     write_json(folder / FILE, {_ALGORITHM: hashes})
 
 
+def listed_files(folder: str | Path) -> list[str]:
+    """The names of the files whose hashes were written; none where there are no hashes."""
+    record = Path(folder) / FILE
+    if not record.is_file():
+        return []
+    return list(_read_hashes(record))
+
+
 def damage(folder: str | Path, names: tuple[str, ...] = ()) -> str | None:
     """What differs from the content that was written, as `outputs/a/model/config.json is damaged`; None without damage.
 
@@ -42,7 +50,7 @@ def damage(folder: str | Path, names: tuple[str, ...] = ()) -> str | None:
     if not record.is_file():
         return None
     try:
-        hashes = json.loads(record.read_text(encoding="utf-8"))[_ALGORITHM]
+        hashes = _read_hashes(record)
         listed = {name: hashes[name] for name in names or hashes if name in hashes}
     except (OSError, ValueError, KeyError, TypeError):
         return f"{record} is damaged"
@@ -68,6 +76,10 @@ def require_intact(folder: str | Path, remedy: str, names: tuple[str, ...] = ())
     reason = damage(folder, names)
     if reason is not None:
         raise InputError(f"{reason}; {remedy}.")
+
+
+def _read_hashes(record: Path) -> dict[str, str]:
+    return json.loads(record.read_text(encoding="utf-8"))[_ALGORITHM]
 
 
 def _files(folder: Path) -> list[Path]:

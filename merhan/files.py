@@ -1,5 +1,6 @@
 """Files: where they are kept, and how they are written so that a reader sees either the whole file or none."""
 
+import errno
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from merhan.errors import InputError
 
 
 PROJECT = Path(__file__).resolve().parent.parent
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)  # of a disk, often one of a network
 RESOURCES = Path(__file__).resolve().parent / "resources"
 
 
@@ -72,7 +74,7 @@ def locked(folder: Path) -> Iterator[None]:
     it does.
 
     Raises:
-        InputError: another process holds it; says which, and since when.
+        InputError: another process holds it; says which, and since when. Or the disk keeps no locks.
     """
     path = folder.with_name(f".{folder.name}.lock")
     holder = path.with_suffix(".json")
@@ -83,6 +85,13 @@ def locked(folder: Path) -> Iterator[None]:
     except Timeout:
         raise InputError(
             f"{folder}: is in use by {_described_holder(holder)}; wait until that has finished, or choose another name."
+        ) from None
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
+        raise InputError(
+            f"{folder}: its disk keeps no locks, without which two runs would write there at once ({error}); choose a "
+            f"folder on another disk."
         ) from None
     try:
         since = datetime.now().astimezone().isoformat(" ", "seconds")

@@ -25,7 +25,7 @@ from merhan.training import stage
 from merhan.training.checkpoints import last_checkpoint
 from merhan.training.feature_cache import use_cached_features
 from merhan.training.run_folder import _HASHED
-from merhan.training.stage_history import save_history
+from merhan.training.stage_history import read_history, save_history
 
 
 def truncate(path):
@@ -337,3 +337,14 @@ def test_damaged_features_are_computed_again(
     caplog.clear()
     compute()
     assert "damaged" not in caplog.text
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_damaged_record_of_a_stage_is_named(run, tmp_path, fault):
+    small = copy_of(run, tmp_path) / "outputs" / "small"
+    assert read_history(small)[0].epochs
+    fault(small / "warmup" / "trainer_state.json")
+    with pytest.raises(InputError, match=r"trainer_state.json is damaged.*; restore it, or delete it"):
+        read_history(small)
+    (small / "warmup" / "trainer_state.json").unlink()
+    assert "warmup" not in [stage.name for stage in read_history(small)]

@@ -6,6 +6,7 @@ import torch
 from hub_server import Fault, impatient_hub
 from test_publishing import run  # noqa: F401 (a fixture)
 
+from merhan.content_hashes import write_hashes
 from merhan.errors import InputError
 from merhan.hub.publishing import publish
 
@@ -147,3 +148,20 @@ def test_no_server_at_all(run, hub):
     hub.server_close()
     message = failure(run, hub)
     assert "the Hub cannot be reached" in message and UNCHANGED in message and "hf auth login" not in message
+
+
+def test_the_files_of_the_tokenizer_are_published(run, hub):
+    """A byte-pair tokenizer reads `vocab.json` and `merges.txt`, where it has no `tokenizer.json`."""
+    for name in ("vocab.json", "merges.txt", "special_tokens_map.json"):
+        (run / "model" / name).write_text("{}", encoding="utf-8")
+    (run / "model" / "notes.txt").write_text("my own", encoding="utf-8")
+    publish(run, REPOSITORY)
+    files = hub.files(REPOSITORY)[1]
+    assert {"vocab.json", "merges.txt", "special_tokens_map.json"} <= set(files) and "notes.txt" not in files
+
+
+def test_a_part_of_the_model_that_cannot_be_published_is_refused(run, hub):
+    (run / "model" / "words.dic").write_text("", encoding="utf-8")
+    write_hashes(run / "model")
+    assert "words.dic: is a part of the model" in failure(run, hub)
+    assert not hub.log, "nothing was pushed"

@@ -1,5 +1,6 @@
 """Names that become paths stay within their folder, and two runs never share one."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -125,3 +126,23 @@ def test_recipes_of_the_package_have_names(tmp_path, monkeypatch):
     for name in ("merhan:../pyproject", "merhan:", "merhan:/etc/passwd"):
         with pytest.raises(InputError, match="the package has no recipe of this name"):
             load_recipe(name)
+
+
+@pytest.mark.parametrize("error", [NotImplementedError("no flock"), OSError(errno.ENOLCK, "No locks available")])
+def test_a_disk_without_locks_is_one_sentence(tmp_path, monkeypatch, error):
+    def acquire(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("merhan.files.FileLock.acquire", acquire)
+    words = "run: its disk keeps no locks.*; choose a folder on another disk"
+    with pytest.raises(InputError, match=words), locked(tmp_path / "run"):
+        pass
+
+
+def test_other_errors_of_a_lock_stay_what_they_are(tmp_path, monkeypatch):
+    def acquire(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied", "x")
+
+    monkeypatch.setattr("merhan.files.FileLock.acquire", acquire)
+    with pytest.raises(PermissionError), locked(tmp_path / "run"):
+        pass

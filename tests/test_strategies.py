@@ -450,6 +450,17 @@ def test_what_an_interrupted_stage_has_computed_is_read(tmp_path):
     assert load_or_compute(file, lambda: np.zeros(3), writes=True).tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("place", [0, 40, -1])
+def test_a_flipped_bit_of_the_difficulty_is_noticed(tmp_path, place):
+    file = tmp_path / "stage" / "difficulty.npy"
+    load_or_compute(file, lambda: np.arange(3.0), writes=True)
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+    assert load_or_compute(file, lambda: np.ones(3), writes=True).tolist() == [1, 1, 1]
+    assert load_or_compute(file, lambda: np.zeros(3), writes=True).tolist() == [1, 1, 1], "with its new hash"
+
+
 @pytest.mark.parametrize("weight", [None, 1.0])
 def test_a_stage_learns_from_the_rows_that_its_curriculum_chooses(weight, run_stage, train, trained_like):
     """Rows of one label alone, because the others are too hard yet, or because only these have weight."""

@@ -4,6 +4,7 @@ import hashlib
 import shlex
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import filter_repo_objects
 from transformers import AutoModelForSequenceClassification, AutoProcessor
 
+from merhan.content_hashes import listed_files
 from merhan.errors import InputError
 from merhan.files import write_text
 from merhan.hub.hub_calls import bounded_waits, lacks_rights, reason, repeated_once
@@ -46,6 +48,9 @@ ALLOWED = (
     "evaluation/*/*.png",
 )
 
+# Written by some tokenizers besides their `vocab_files_names`.
+TOKENIZER_FILES = ("added_tokens.json", "special_tokens_map.json", "chat_template.jinja")
+
 
 class Target(NamedTuple):
     """A repository, and the command that publishes the run there."""
@@ -57,8 +62,8 @@ class Target(NamedTuple):
 def publish(run: str | Path, repo_id: str, private: bool = True) -> str:
     """Push a run's model in one commit, and check what comes back from the Hub; returns the commit's URL.
 
-    Only files of `ALLOWED` are copied to a fresh folder and pushed. They are downloaded again, compared by hash before
-    any of them is imported, and then by the logits of the model.
+    Only files of `ALLOWED` and of the tokenizer are copied to a fresh folder and pushed. They are downloaded again,
+    compared by hash before any of them is imported, and then by the logits of the model.
 
     Args:
         run: folder of a finished run.
@@ -77,9 +82,10 @@ def publish(run: str | Path, repo_id: str, private: bool = True) -> str:
     target = Target(repo_id, shlex.join(words))
     with tempfile.TemporaryDirectory() as temporary, bounded_waits():
         upload, returned = Path(temporary) / "upload", Path(temporary) / "returned"
-        _copy_allowed(source, upload)
+        model, processor = load_checkpoint(source)
+        _copy_allowed(source, upload, _tokenizer_files(processor))
         _set_repo_id(upload / "README.md", repo_id)
-        expected = _local_logits(source)
+        expected = _local_logits(source, model, processor)
         commit = _push(upload, target, private, f"MER-HAN: {run.name}")
         _download(target, commit, returned)
         _compare_files(upload, returned, target)
@@ -88,9 +94,28 @@ def publish(run: str | Path, repo_id: str, private: bool = True) -> str:
     return commit.commit_url
 
 
-def _copy_allowed(source: Path, target: Path):
-    files = [str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()]
-    for name in filter_repo_objects(files, allow_patterns=list(ALLOWED)):
+def _tokenizer_files(processor: MerhanProcessor) -> list[str]:
+    """The names of the files that the tokenizer of a model reads, besides those of `ALLOWED`."""
+    return [*type(processor.tokenizer).vocab_files_names.values(), *TOKENIZER_FILES]
+
+
+def _copy_allowed(source: Path, target: Path, tokenizer_files: Sequence[str]):
+    """Copy what may be published.
+
+    Raises:
+        InputError: the model was exported with a file that may not be, so that it would not be complete.
+    """
+    files = [path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()]
+    allowed = list(filter_repo_objects(files, allow_patterns=[*ALLOWED, *tokenizer_files]))
+    lacking = sorted({*listed_files(source)} & {*files} - {*allowed})
+    if lacking:
+        raise InputError(
+            f"{source / lacking[0]}: is a part of the model and no kind of file that is published, so nothing was; "
+            f"take a backbone whose tokenizer does without it."
+        )
+    for name in sorted({*files} - {*allowed}):
+        logger.warning(f"note: {source / name}: is not published, because it is no part of the model")
+    for name in allowed:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source / name, target / name)
 
@@ -183,9 +208,8 @@ def _hashes(folder: Path) -> dict[str, str]:
     return hashes
 
 
-def _local_logits(source: Path) -> torch.Tensor:
+def _local_logits(source: Path, model: Any, processor: MerhanProcessor) -> torch.Tensor:
     """Logits `(1, num_labels)` of the model that is to be published, for one utterance."""
-    model, processor = load_checkpoint(source)
     logits = _logits(model, processor)
     if not logits.isfinite().all():
         raise InputError(f"{source}: its logits are not finite, so it was not published; train it again.")

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
+from merhan.content_hashes import damage, write_hashes
 from merhan.files import atomic_path
 from merhan.logs import get_logger
 from merhan.names import DIMENSIONS
@@ -107,14 +108,17 @@ def load_or_compute(file: Path, compute: Callable[[], np.ndarray], writes: bool)
         compute: computes it where the file does not exist.
         writes: whether this process writes the file.
     """
-    try:
-        return np.load(file)
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, EOFError):
-        logger.warning(f"note: {file} is damaged; it is computed again")
+    if file.is_file():
+        reason = damage(file.parent, (file.name,))
+        try:
+            if reason is None:
+                return np.load(file)
+        except (OSError, ValueError, EOFError):  # of an earlier version, without a hash
+            reason = f"{file} is damaged"
+        logger.warning(f"note: {reason}; it is computed again")
     values = compute()
     if writes:
         with atomic_path(file) as temporary:
             np.save(temporary, values)
+        write_hashes(file.parent, (file.name,))
     return values

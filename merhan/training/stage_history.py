@@ -1,6 +1,5 @@
 """Metrics, duration and peak memory of each stage, read from the `trainer_state.json` that it leaves."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +7,12 @@ from typing import Any, NamedTuple
 import torch
 from omegaconf import OmegaConf
 from transformers import Trainer
+
+from merhan.content_hashes import require_intact, write_hashes
+from merhan.files import read_json
+
+
+_FILE = "trainer_state.json"
 
 
 class StageHistory(NamedTuple):
@@ -26,9 +31,11 @@ def reset_peak_memory():
 
 
 def save_history(trainer: Trainer):
-    """Write `trainer_state.json` of a finished stage, with its peak memory."""
+    """Write `trainer_state.json` of a finished stage, with its peak memory, and its hash."""
     trainer.state.log_history.append({"peak_memory": peak_memory()})
     trainer.save_state()
+    if trainer.is_world_process_zero():
+        write_hashes(str(trainer.args.output_dir), (_FILE, "difficulty.npy"))
 
 
 def peak_memory() -> float:
@@ -52,15 +59,20 @@ def _process_peak_memory() -> int:
 
 
 def read_history(run: Path) -> list[StageHistory]:
-    """The finished stages of a run in their order; empty where the folder is not that of a run."""
+    """The finished stages of a run in their order; empty where the folder is not that of a run.
+
+    Raises:
+        InputError: the record of a stage is damaged.
+    """
     if not (run / "recipe.yaml").is_file():
         return []
     stages = []
     for stage in OmegaConf.load(run / "recipe.yaml").stages:
-        file = run / stage.name / "trainer_state.json"
+        file = run / stage.name / _FILE
         if file.is_file():
-            log = json.loads(file.read_text(encoding="utf-8"))["log_history"]
-            stages.append(_stage_history(stage.name, log))
+            remedy = "restore it, or delete it: reports and card then go without the curves of that stage"
+            require_intact(file.parent, remedy, (_FILE,))
+            stages.append(_stage_history(stage.name, read_json(file, remedy)["log_history"]))
     return stages
 
 
