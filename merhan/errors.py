@@ -63,7 +63,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         `"; did you mean 'epochs'?"` where a valid name begins with `word` or is similar to it, else a list of all
         valid names.
     """
-    known = sorted(map(str, known))
+    known = sorted(" ".join(str(name).split()) for name in known)  # a damaged table may have names of several lines
     matches = [name for name in known if word and name.startswith(str(word))]
     matches = matches or difflib.get_close_matches(str(word), known, n=1)
     if matches:

@@ -233,7 +233,8 @@ def test_damaged_recipes_are_loaded_or_refused():
 
 # Seeds that once were tracebacks: an unknown user's home, a folder in place of a file, a table that is empty, not in
 # UTF-8, ragged or without a column, a broken zip, messages of several lines.
-FAILED_ONCE = [("tsv", 65), ("iemocap", 5), ("xlsx", 1), ("parquet", 2), ("nemo", 12)]
+FAILED_ONCE = [("tsv", 65), ("iemocap", 5), ("xlsx", 1), ("parquet", 2), ("nemo", 12), ("jsonl", 347)]
+FAILED_ONCE += [("cremad", 242), ("meld", 334)]
 
 
 @pytest.mark.parametrize(("name", "seed"), FAILED_ONCE)

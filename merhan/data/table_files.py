@@ -71,6 +71,8 @@ def load_table(path: str | Path, encoding: str | None = None) -> Table:
         raise InputError(f"{path}: a table must be one of {', '.join(SUFFIXES)}, not {words}.")
     try:
         return Table(readers[suffix](path), [])
+    except TypeError:  # of pandas, for a line like `true` among objects
+        raise InputError(f'{path}: a line holds no object; write each row as {{"column": value, ...}}.') from None
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: cannot be read as {suffix[1:]} ({' '.join(str(error).split())}).") from None
 
