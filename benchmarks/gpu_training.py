@@ -36,7 +36,7 @@ from merhan.data.corpora.demo_corpus import say
 from merhan.data.dataset import EmotionDataset
 from merhan.models.building import build_model, build_processor
 from merhan.models.inference import as_in_training, predict_logits
-from merhan.recipe.schema import DataRecipe, ModelRecipe, Recipe, StageRecipe
+from merhan.recipe.schema import DataRecipe, ModelRecipe, Recipe, SamplingRecipe, StageRecipe
 from merhan.reporting.markdown_tables import markdown_table
 from merhan.training.feature_cache import use_cached_features
 from merhan.training.parameter_groups import set_trainable
@@ -87,18 +87,22 @@ def main():
 def measurements(trial: bool) -> list[tuple[str, Callable]]:
     """Name and function of every measurement, the most telling first."""
     warmup, finetune = STAGES
-    small, large = (4, 8) if trial else (16, 64)
+    small, large, seconds = (4, 8, 6) if trial else (16, 64, 240)
     listed: list[tuple[str, Callable]] = [
         (f"fine-tuning, batch {small}", partial(train, stage=finetune, batch_size=small)),
+        (f"fine-tuning, {seconds} s a batch", partial(train, stage=finetune, batch_seconds=seconds)),
         ("features, cold", features),
         (f"warm-up on features, batch {small}", partial(train, stage=warmup, batch_size=small)),
         (f"fine-tuning, batch {large}", partial(train, stage=finetune, batch_size=large)),
         ("evaluation", evaluate),
         (f"warm-up on features, batch {large}", partial(train, stage=warmup, batch_size=large)),
     ]
-    if not trial:
-        compiled = partial(train, stage=finetune, batch_size=small, torch_compile=True)
-        listed.append((f"fine-tuning, batch {small}, torch_compile", compiled))
+    if not trial:  # compilation takes minutes without a GPU
+        amounts = {f"batch {small}": {"batch_size": small}, f"{seconds} s a batch": {"batch_seconds": seconds}}
+        for name, amount in amounts.items():
+            compiled = partial(train, stage=finetune, torch_compile=True, **amount)
+            listed.append((f"fine-tuning, {name}, torch_compile", compiled))
+    listed.append(("profile", partial(profile, stage=finetune, batch_seconds=seconds)))
     return listed
 
 
@@ -129,6 +133,11 @@ class Run:
         options |= {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
         return options | {"dataloader_num_workers": 0 if self.arguments.trial else self.arguments.workers}
 
+    def recipe(self, batch_size: int, batch_seconds: float | None, **options) -> Recipe:
+        """The recipe of a measurement."""
+        sampling = SamplingRecipe(batch_seconds=batch_seconds)
+        return Recipe(run_name="x", sampling=sampling, trainer=self.options(batch_size) | options)
+
     def record(self, name: str, epoch: str, seconds: float, shapes: Sequence[Shape] = (), trains: bool = False):
         """Add a line, print it, and append it to the file of results."""
         speed, padding, utilisation = self.seconds / seconds, "", ""
@@ -152,17 +161,64 @@ class Run:
             file.write(line + "\n")
 
 
-def train(run: Run, name: str, stage: StageRecipe, batch_size: int, **options):
+def train(run: Run, name: str, stage: StageRecipe, batch_size: int = 16, batch_seconds: float | None = None, **options):
     """Two epochs of a stage."""
     model, processor, data = run.build()
     clock = Clock(model)
-    recipe = Recipe(run_name="x", trainer=run.options(batch_size) | options)
+    recipe = run.recipe(batch_size, batch_seconds, **options)
     start = time.perf_counter()
     train_stage(recipe, stage, 0, model, processor, data, data, run.folder / name.replace(" ", "-"), [clock])
     run.say(f"{name}: first step after {clock.first - start:.1f} s, start-up and features included")
     trains = "audio" in stage.learning_rate
     for number, epoch in enumerate(("1, cold", "2, warm")):
         run.record(name, epoch, clock.seconds[number], clock.shapes[number], trains)
+
+
+def profile(run: Run, name: str, stage: StageRecipe, batch_seconds: float):
+    """Where the time of warm steps goes: the operators with the most time of the GPU, and that of the CPU."""
+    model, processor, data = run.build()
+    profiler = Profiler(skip=len(data) // 40)
+    recipe = run.recipe(16, batch_seconds)
+    train_stage(recipe, stage, 0, model, processor, data, data, run.folder / name, [profiler])
+    run.say(profiler.table())
+
+
+class Profiler(TrainerCallback):
+    """PyTorch's profiler over ten steps."""
+
+    STEPS = 10
+
+    def __init__(self, skip: int):
+        self.skip = skip
+        self.profiler = torch.profiler.profile(activities=None, record_shapes=False)
+        self.seconds = 0.0
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.skip:
+            self.profiler.start()
+            self.start = time.perf_counter()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.skip + self.STEPS:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            self.seconds = time.perf_counter() - self.start
+            self.profiler.stop()
+            control.should_training_stop = True
+
+    def table(self) -> dict[str, Any]:
+        """Milliseconds a step, of the step and of its largest parts on the GPU (on the CPU without one)."""
+        if not self.seconds:
+            return {"profile": f"fewer than {self.skip + self.STEPS} steps: nothing was profiled"}
+        key = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+        events = sorted(self.profiler.key_averages(), key=lambda event: -getattr(event, key))
+        in_all = sum(getattr(event, key) for event in events)
+        parts = {event.key[:80]: round(getattr(event, key) / 1000 / self.STEPS, 2) for event in events[:12]}
+        return {
+            "ms a step": round(1000 * self.seconds / self.STEPS, 1),
+            "ms of operators": round(in_all / 1000 / self.STEPS, 1),
+            "largest": parts,
+        }
 
 
 def features(run: Run, name: str):

@@ -1,0 +1,171 @@
+"""`accelerate launch` on a GPU: loss curves of the plain run, FSDP2 and torch.compile, and quickstart's duration.
+
+    python benchmarks/gpu_launch.py --durations $MERHAN_CORPORA/meld/media_durations.csv --write
+    python benchmarks/gpu_launch.py --trial     on any machine, with tiny backbones, to show that it works
+
+Every run fine-tunes wav2vec2-base and roberta-base (random weights) for some steps on the same batches, without
+dropout, because compiled code draws other random numbers. "Plain, again" is the plain run a second time: its
+difference is the noise of bf16. Each result is printed, and appended to `--results`, as soon as it is there.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import REPOSITORY, command, hardware, publish
+from full_width import full_width_backbones
+from gpu_training import utterances
+from omegaconf import OmegaConf
+
+from merhan.reporting.markdown_tables import markdown_table
+
+
+FSDP2 = ("--config_file", "configs/accelerate/fsdp2.yaml", "--num_processes", "1")
+COLUMNS = ["run", "seconds", "first loss", "last loss", "largest difference from plain"]
+
+
+def main():
+    arguments = parse()
+    if not torch.cuda.is_available() and not arguments.trial:
+        sys.exit("no GPU here: nothing is measured. With --trial the benchmark runs in small, to show that it works.")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        os.environ["MERHAN_CACHE"] = str(folder / "cache")
+        recipe = write_recipe(arguments, folder)
+        table = compare(arguments, recipe, folder)
+    text = f"""`{command(MERHAN_CORPORA=os.environ.get("MERHAN_CORPORA", "MERHAN_CORPORA"))}`
+
+{arguments.steps} steps of 16 rows of MELD's durations, bf16, seed 0; {hardware()}. Seconds include the start of the
+program.
+
+{markdown_table(COLUMNS, table)}
+"""
+    if arguments.trial:
+        print(text + "\ntrial: it runs; times are no measurements")
+    else:
+        publish("gpu-launch", text, arguments.write)
+
+
+def compare(arguments: argparse.Namespace, recipe: Path, folder: Path) -> list[list[str]]:
+    """A line for every way to launch, and one for quickstart."""
+    plain = ("--num_processes", "1", *(("--cpu",) if arguments.trial else ()))
+    compiled = "trainer.torch_compile=true"
+    ways: dict[str, tuple[tuple[str, ...], list[str]]] = {"plain": (plain, []), "plain, again": (plain, [])}
+    if not arguments.trial:  # neither FSDP2 nor quick compilation without a GPU
+        ways |= {
+            "FSDP2": (FSDP2, []),
+            "torch_compile": (plain, [compiled]),
+            "FSDP2, torch_compile": (FSDP2, [compiled]),
+        }
+    curves: dict[str, list[float]] = {}
+    table = []
+    for number, (name, (options, changes)) in enumerate(ways.items()):
+        words = ["--config", str(recipe), "--run_name", f"run{number}", *(w for c in changes for w in ("--set", c))]
+        seconds, problem = launch(options, words, arguments.timeout)
+        curves[name] = losses(folder / "outputs" / f"run{number}" / "finetune")
+        table.append(line(name, seconds, curves[name], curves["plain"], problem))
+        say(arguments, dict(zip(COLUMNS, table[-1], strict=True)) | {"losses": curves[name]})
+    changes = [f"output_dir={folder}/quickstart", "stages.0.epochs=1", "stages.1.epochs=1"]
+    if arguments.trial:
+        changes += ["data.options.scale=0.1", "trainer.use_cpu=true"]
+    words = ["--config", "configs/quickstart.yaml", *(w for c in changes for w in ("--set", c))]
+    seconds, problem = launch(plain, words, arguments.timeout)
+    table.append(line("quickstart, 1 + 1 epochs", seconds, [], [], problem))
+    say(arguments, dict(zip(COLUMNS, table[-1], strict=True)))
+    return table
+
+
+def line(name: str, seconds: float, curve: list[float], plain: list[float], problem: str) -> list[str]:
+    """A line of the table."""
+    if problem or not curve:
+        return [name, f"{seconds:.0f}", problem, "", ""]
+    difference = "other number of steps"
+    if len(curve) == len(plain):
+        difference = f"{np.abs(np.subtract(curve, plain)).max():.4f}"
+    return [name, f"{seconds:.0f}", f"{curve[0]:.4f}", f"{curve[-1]:.4f}", difference]
+
+
+def launch(options: tuple[str, ...], words: list[str], timeout: float) -> tuple[float, str]:
+    """Run the training program; its duration, and what went wrong."""
+    program = [sys.executable, "-m", "accelerate.commands.launch", *options, "train_hf_e2e.py", *words, "--overwrite"]
+    start = time.perf_counter()
+    try:
+        done = subprocess.run(program, cwd=REPOSITORY, capture_output=True, text=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired:
+        return timeout, f"did not end in {timeout:.0f} s"
+    problem = "" if done.returncode == 0 else " ".join(done.stderr.strip().splitlines()[-8:])[-400:]
+    return time.perf_counter() - start, problem
+
+
+def losses(stage: Path) -> list[float]:
+    """The loss of every step that a stage logged."""
+    file = stage / "trainer_state.json"
+    if not file.is_file():
+        return []
+    history = json.loads(file.read_text(encoding="utf-8"))["log_history"]
+    return [entry["loss"] for entry in history if "loss" in entry]
+
+
+def say(arguments: argparse.Namespace, content: dict):
+    """Print and append at once: a run may be cut off."""
+    print(json.dumps(content), flush=True)
+    with arguments.results.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(content) + "\n")
+
+
+def write_recipe(arguments: argparse.Namespace, folder: Path) -> Path:
+    """The recipe of all runs, with its manifest of noise."""
+    rows = utterances(arguments, folder)
+    splits = np.where(np.arange(len(rows)) % 10 == 8, "validation", "train")
+    splits[np.arange(len(rows)) % 10 == 9] = "test"
+    rows.assign(split=splits).to_parquet(folder / "manifest.parquet")
+    backbones = ("tiny", "tiny") if arguments.trial else full_width_backbones(rows["text"].tolist())
+    still = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "layerdrop")
+    recipe = {
+        "run_name": "run",
+        "output_dir": str(folder / "outputs"),
+        "data": {"corpus": "manifest", "source": str(folder / "manifest.parquet"), "accept_leaks": ["text"]},
+        "model": {
+            "audio_backbone": backbones[0],
+            "text_backbone": backbones[1],
+            "config": dict.fromkeys(("hidden_dropout", "attention_dropout", "classifier_dropout"), 0.0),
+            "audio_config": {"apply_spec_augment": False, **dict.fromkeys(still, 0.0)},
+            "text_config": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
+        },
+        "stages": [{"name": "finetune", "epochs": 1, "learning_rate": {"head": 1e-4, "audio": 2e-5, "text": 2e-5}}],
+        "trainer": {
+            "max_steps": arguments.steps,
+            "logging_steps": 1,
+            "report_to": "none",
+            "use_cpu": arguments.trial,
+            "per_device_train_batch_size": 4 if arguments.trial else 16,
+        },
+    }
+    OmegaConf.save(OmegaConf.create(recipe), folder / "recipe.yaml")
+    return folder / "recipe.yaml"
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--durations", help="CSV with the columns split and duration_s (default: like MELD's)")
+    parser.add_argument("--utterances", type=int, default=1000, help="how many (default: 1000)")
+    parser.add_argument("--steps", type=int, default=40, help="optimizer steps of every run (default: 40)")
+    parser.add_argument("--timeout", type=float, default=90, help="seconds after which a run is ended (default: 90)")
+    parser.add_argument("--results", type=Path, default=Path("gpu-launch.jsonl"), help="file that results are added to")
+    parser.add_argument("--trial", action="store_true", help="run in small on any machine, and measure nothing")
+    parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
+    arguments = parser.parse_args()
+    if arguments.trial:
+        arguments.steps, arguments.timeout = 3, 300
+    return arguments
+
+
+if __name__ == "__main__":
+    main()
