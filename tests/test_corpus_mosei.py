@@ -114,7 +114,7 @@ def test_the_table_of_mmsa(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("label2b", "label3", "lacks the column label2b"),
+        ("label2b", "label3", "lacks the column 'label2b'"),
         (",1,1,0,3,1", ",1,2,0,3,1", "row 5, label2b: label '2' is not in the label table"),
         (",0,3,1\n", ",0,3,7\n", "row 5, split: label '7' is not in the label table"),
         ("0,0.0,0.9", "0,zero,0.9", "row 5: start is 'zero', not a number"),

@@ -77,7 +77,7 @@ def test_an_unknown_emotion_is_an_error(tmp_path):
 def test_a_table_without_its_columns_is_an_error(tmp_path):
     table = nemo.make(tmp_path) / "data.tsv"
     table.write_text(table.read_text(encoding="utf-8").replace("raw_text", "text"), encoding="utf-8")
-    with pytest.raises(InputError, match="lacks the column raw_text"):
+    with pytest.raises(InputError, match="lacks the column 'raw_text'"):
         read_corpus("nemo", tmp_path)
 
 
