@@ -33,7 +33,10 @@ from merhan.models.building import build_model, build_processor
 from merhan.models.inference import as_in_training, load_checkpoint
 from merhan.models.temperature_scaling import calibrate
 from merhan.prediction.predict import Predictor
-from merhan.prediction.timeline import timeline as score_timeline
+from merhan.prediction.timeline import Timeline
+from merhan.prediction.timeline import timeline as make_timeline
+from merhan.prediction.timeline_files import require_suffix as require_timeline_suffix
+from merhan.prediction.timeline_files import write_timeline
 from merhan.recipe.loading import load_recipe
 from merhan.recipe.schema import Recipe
 from merhan.reporting.markdown_tables import scores_table
@@ -186,21 +189,38 @@ def predict(
 
 
 def timeline(
-    checkpoint: str | Path, recording: str | Path, batch_size: int = 16, min_score: float = 0.0
-) -> pd.DataFrame:
-    """Calibrated scores along a recording of any length, for each utterance between two pauses.
+    checkpoint: str | Path,
+    recording: str | Path,
+    batch_size: int = 16,
+    min_score: float = 0.0,
+    *,
+    speakers: str | Path | None = None,
+    channels: bool = False,
+    out: str | Path | Sequence[str | Path] = (),
+) -> Timeline:
+    """Calibrated scores along a recording of any length, for each utterance between two pauses and for each second.
 
     Args:
         checkpoint: a run's folder, a model folder, or a Hub id.
         recording: a file.
         batch_size: utterances per batch.
         min_score: utterances whose highest score is lower are marked as `abstained`.
+        speakers: an RTTM file that says who speaks when.
+        channels: each channel is a speaker, and is read on its own.
+        out: files to write, in the formats of their suffixes: .csv, .json, .srt, .vtt, .rttm, .eaf, .txt.
 
     Returns:
-        One row per utterance: `start` and `end` in seconds, `prediction`, a column `score_<label>` per label,
-        `abstained`, and `error` where it has no scores.
+        `recording`, its length `seconds`, `labels`, and two tables. `utterances`: `start` and `end` in seconds,
+        `speaker`, `prediction`, a column `score_<label>` per label, `given`, `abstained`, and `error` where one has no
+        scores. `curve`: the smoothed scores of each second, empty where they are left open.
     """
-    return score_timeline(_predictor(checkpoint, batch_size, min_score), recording)
+    paths = [Path(path) for path in ([out] if isinstance(out, str | Path) else out)]
+    for path in paths:
+        require_timeline_suffix(path)
+    result = make_timeline(_predictor(checkpoint, batch_size, min_score), recording, speakers, channels)
+    for path in paths:
+        write_timeline(result, path)
+    return result
 
 
 def _predictor(checkpoint: str | Path, batch_size: int, min_score: float, workers: int | None = None) -> Predictor:

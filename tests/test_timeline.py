@@ -1,7 +1,6 @@
 """Emotions along a long recording."""
 
 import json
-import re
 
 import numpy as np
 import pandas as pd
@@ -10,12 +9,17 @@ import soundfile
 import torch
 from conftest import LABELS
 
+import merhan
 from merhan.cli.main import main
 from merhan.errors import InputError
+from merhan.prediction import recordings
 from merhan.prediction import timeline as module
+from merhan.prediction.curve import smoothed_curve
 from merhan.prediction.predict import Predictor
-from merhan.prediction.timeline import speech_regions, timeline
-from merhan.prediction.timeline_files import write_timeline
+from merhan.prediction.recordings import open_tracks, sound_blocks
+from merhan.prediction.speakers import Turn, by_speaker, read_turns
+from merhan.prediction.speech import speech_regions
+from merhan.prediction.timeline import timeline
 
 
 SCORES = [f"score_{label}" for label in LABELS]
@@ -39,79 +43,184 @@ def recording(demo, tmp_path):
     return tmp_path / "call.wav", borders
 
 
+def write_m4a(path, samples: np.ndarray, rate: int = 16_000):
+    """Write `(channels, samples)` as AAC, which soundfile does not read."""
+    av = pytest.importorskip("av")
+    layout = {1: "mono", 2: "stereo"}[len(samples)]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=rate, layout=layout)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples, np.float32), format="fltp", layout=layout)
+        frame.sample_rate = rate
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+
+
 def test_each_utterance_has_the_scores_of_its_clip(predictor, recording, demo, monkeypatch):
     path, borders = recording
     monkeypatch.setattr(module, "speech_regions", lambda *_: borders)
-    table = timeline(predictor, path)
+    result = timeline(predictor, path)
     alone = predictor.table(demo[["audio"]].head(3))
-    np.testing.assert_allclose(table[SCORES], alone[SCORES], atol=1e-5)
-    np.testing.assert_allclose(table[["start", "end"]], borders)
+    np.testing.assert_allclose(result.utterances[SCORES], alone[SCORES], atol=1e-5)
+    np.testing.assert_allclose(result.utterances[["start", "end"]], borders)
+    assert result.seconds == soundfile.info(path).duration and len(result.curve) == int(np.ceil(result.seconds))
+    assert set(result.utterances["given"]) == {"audio"} and result.utterances["speaker"].isna().all()
     monkeypatch.setattr(module, "speech_regions", lambda *_: [])
-    assert len(timeline(predictor, path)) == 0
+    empty = timeline(predictor, path)
+    assert len(empty.utterances) == len(empty.curve) == 0
 
 
-def test_a_format_that_is_decoded_as_a_whole(predictor, recording, tmp_path, monkeypatch):
-    av = pytest.importorskip("av")
-    path, borders = recording
-    samples, _ = soundfile.read(path, dtype="float32")
-    with av.open(str(tmp_path / "call.m4a"), "w") as container:
-        stream = container.add_stream("aac", rate=16_000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
-        frame.sample_rate = 16_000
-        container.mux([*stream.encode(frame), *stream.encode(None)])
-    read = []
-    monkeypatch.setattr(module, "speech_regions", lambda file, _: read.append(soundfile.info(file).frames) or borders)
-    assert len(timeline(predictor, tmp_path / "call.m4a")) == 3
-    assert abs(read[0] - len(samples)) < 4000
+def test_channels_are_speakers(predictor, demo, tmp_path, monkeypatch):
+    first, second = (soundfile.read(path, dtype="float32")[0] for path in demo["audio"].head(2))
+    sound = np.zeros((16_000 + max(len(first), len(second)), 2), np.float32)
+    sound[: len(first), 0], sound[16_000 : 16_000 + len(second), 1] = first, second
+    soundfile.write(tmp_path / "call.wav", sound, 16_000)
+    regions = iter([[(0.0, len(first) / 16_000)], [(1.0, 1.0 + len(second) / 16_000)]])
+    monkeypatch.setattr(module, "speech_regions", lambda blocks, _: [np.concatenate(list(blocks)), next(regions)][1])
+    result = timeline(predictor, tmp_path / "call.wav", channels=True)
+    alone = predictor.table(demo[["audio"]].head(2))
+    assert result.utterances["speaker"].tolist() == ["channel 1", "channel 2"]
+    np.testing.assert_allclose(result.utterances[SCORES], alone[SCORES], atol=1e-5)
+    soundfile.write(tmp_path / "mono.wav", first, 16_000)
+    with pytest.raises(InputError, match="has one channel"):
+        timeline(predictor, tmp_path / "mono.wav", channels=True)
+
+
+RTTM = """;; two speakers
+SPEAKER call 1 0.0 2.0 <NA> <NA> Ann <NA> <NA>
+SPEAKER call 1 1.5 2.5 <NA> <NA> Bob <NA> <NA>
+SPEAKER call 1 4.0 1.0 <NA> <NA> Bob <NA> <NA>
+SPEAKER other 1 0.0 1.0 <NA> <NA> Eve <NA> <NA>
+"""
+
+
+def test_turns_of_an_rttm_file_split_the_speech(tmp_path):
+    (tmp_path / "call.rttm").write_text(RTTM, encoding="utf-8")
+    turns = read_turns(tmp_path / "call.rttm", "folder/call.wav")
+    assert turns == [Turn(0.0, 2.0, "Ann"), Turn(1.5, 5.0, "Bob")]
+    assert by_speaker([(0.5, 1.6), (1.7, 6.0)], turns) == [
+        Turn(0.5, 1.6, "Ann"),
+        Turn(1.7, 2.0, "Ann"),
+        Turn(1.7, 5.0, "Bob"),
+        Turn(5.0, 6.0, None),
+    ], "what Bob says from 1.5 s to 1.6 s is too short"
+    with pytest.raises(InputError, match="is about call, other, not about meeting"):
+        read_turns(tmp_path / "call.rttm", "meeting.wav")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "has no line that begins with SPEAKER"),
+        ("SPEAKER call 1 0.0", "line 1: is no line of RTTM"),
+        ("\nSPEAKER call 1 0.0 -1 <NA> <NA> Ann <NA> <NA>", "line 2: is no line of RTTM"),
+        ("SPEAKER call 1 zero 1 <NA> <NA> Ann <NA> <NA>", "line 1: is no line of RTTM"),
+        ("SPEAKER call 1 nan 1 <NA> <NA> Ann <NA> <NA>", "line 1: is no line of RTTM"),
+        ("SPEAKER call 1 0 inf <NA> <NA> Ann <NA> <NA>", "line 1: is no line of RTTM"),
+        ("SPEAKER call 1 0 1 <NA> <NA>", "line 1: is no line of RTTM"),
+        (b"\xff\xfe", "cannot be read as RTTM"),
+    ],
+)
+def test_a_faulty_rttm_file_is_refused(content, message, tmp_path):
+    content = content if isinstance(content, bytes) else content.encode()
+    (tmp_path / "call.rttm").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_turns(tmp_path / "call.rttm", "call.wav")
+
+
+def test_a_missing_rttm_file_is_refused(tmp_path):
+    with pytest.raises(InputError, match="cannot be read as RTTM"):
+        read_turns(tmp_path / "none.rttm", "call.wav")
+
+
+def utterances(*rows) -> pd.DataFrame:
+    """Rows of start, end, speaker, score of anger, abstained."""
+    table = pd.DataFrame(rows, columns=["start", "end", "speaker", "score_anger", "abstained"])
+    table["abstained"] = table["abstained"].astype("boolean")
+    return table.assign(score_joy=1 - table["score_anger"])
+
+
+def test_the_curve_is_smooth_and_leaves_open_what_is_uncertain():
+    rows = [(0.0, 4.0, None, 1.0, False), (4.0, 8.0, None, 0.0, False), (20.0, 21.5, None, 0.9, True)]
+    rows.append((30.0, 31.0, None, None, None))  # without scores
+    curve = smoothed_curve(utterances(*rows), ["anger", "joy"], 40.2, 0.6)
+    assert curve["second"].tolist() == list(range(41))
+    anger = curve["score_anger"]
+    assert anger[:3].is_monotonic_decreasing and anger[0] > 0.9 and anger[7] < 0.1
+    np.testing.assert_allclose(anger[:8].dropna() + curve["score_joy"][:8].dropna(), 1)
+    # At 3.5 s the window reaches half a standard deviation back from the border: P(-1.75 < x < 0.25) of P(-1.75, 2.25).
+    assert curve["prediction"][:8].tolist() == ["anger", "anger", "anger", None, None, "joy", "joy", "joy"]
+    assert curve["abstained"][:8].tolist() == [False] * 3 + [True] * 2 + [False] * 3
+    exact = smoothed_curve(utterances(*rows), ["anger", "joy"], 40.2, 0.5)["score_anger"]
+    weights = [torch.distributions.Normal(0, 1).cdf(torch.tensor(x)) for x in (-1.75, 0.25, 2.25)]
+    assert exact[3] == pytest.approx(((weights[1] - weights[0]) / (weights[2] - weights[0])).item(), abs=1e-4)
+    assert curve["abstained"][20:22].tolist() == [True, True], "the utterance is uncertain"
+    assert curve["abstained"][8:20].isna().all() and anger[8:].isna().all()
+    assert curve["abstained"][30] and curve["abstained"][31:].isna().all()
+
+
+def test_each_speaker_has_a_curve():
+    curve = smoothed_curve(utterances((0, 2, "a", 1.0, False), (0, 2, "b", 0.0, False)), ["anger", "joy"], 2, 0.0)
+    assert curve["speaker"].tolist() == ["a", "a", "b", "b"]
+    assert curve["score_anger"].tolist() == [1, 1, 0, 0] and curve["second"].tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("seconds", [0.9, 1.0, 2.0, 2.1, 3.35])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_format_that_only_ffmpeg_reads_is_copied_piece_by_piece(seconds, channels, tmp_path, monkeypatch):
+    monkeypatch.setattr(recordings, "_PIECE_SECONDS", 1)
+    time = np.arange(round(16_000 * seconds)) / 16_000
+    tones = [0.5 * np.sin(2 * np.pi * frequency * time) for frequency in (200, 300)]
+    write_m4a(tmp_path / "call.m4a", np.stack(tones[:channels]))
+    whole, _ = recordings.decode_audio(tmp_path / "call.m4a")
+    with open_tracks(tmp_path / "call.m4a", by_channel=False) as (track,):
+        np.testing.assert_allclose(soundfile.read(track.path)[0], whole.mean(axis=0), atol=1e-6)
+    if channels == 2:
+        with open_tracks(tmp_path / "call.m4a", by_channel=True) as tracks:
+            copies = [soundfile.read(track.path)[0] for track in tracks]
+        np.testing.assert_allclose(copies, whole, atol=1e-6)
+
+
+def test_what_cannot_be_read_is_refused(predictor, tmp_path):
+    (tmp_path / "call.m4a").write_bytes(b"no sound" * 100)
+    for name in ("none.wav", "call.m4a"):
+        with pytest.raises(ValueError, match=name):
+            timeline(predictor, tmp_path / name)
 
 
 @pytest.mark.parametrize("rate", [8000, 16_000, 24_414, 44_100])
 def test_sound_is_read_in_blocks(tmp_path, rate):
     samples = 0.5 * np.sin(2 * np.pi * 200 * np.arange(70 * rate) / rate)
     soundfile.write(tmp_path / "long.wav", np.stack([samples, samples], axis=1), rate)
-    blocks = list(module._blocks(tmp_path / "long.wav"))
+    blocks = list(sound_blocks(tmp_path / "long.wav"))
     assert [len(block) / 16_000 for block in blocks] == [32, 32, 6]
-    assert all(len(block) % 512 == 0 for block in blocks[:-1])
     expected = 0.5 * np.sin(2 * np.pi * 200 * np.arange(70 * 16_000) / 16_000)
-    np.testing.assert_allclose(torch.cat(blocks)[1000:500_000], expected[1000:500_000], atol=0.01)
+    np.testing.assert_allclose(np.concatenate(blocks)[1000:500_000], expected[1000:500_000], atol=0.01)
 
 
-def as_seconds(clock: str) -> float:
-    hours, minutes, seconds = clock.replace(",", ".").split(":")
-    return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+def test_the_command_writes_files_that_agree(trained_like, processor, recording, tmp_path, capsys, monkeypatch):
+    path, borders = recording
+    trained_like.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    monkeypatch.setattr(module, "speech_regions", lambda *_: borders)
+    (tmp_path / "call.rttm").write_text("SPEAKER call 1 0 100 <NA> <NA> Ann <NA> <NA>\n", encoding="utf-8")
+    names = [str(tmp_path / name) for name in ("out.csv", "out.json")]
+    main(["timeline", str(tmp_path / "model"), str(path), "--out", *names, "--speakers", str(tmp_path / "call.rttm")])
+    assert "out.json (3 utterances)" in capsys.readouterr().out
+    table = pd.read_csv(names[0])
+    content = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert [row["start"] for row in content["utterances"]] == table["start"].tolist()
+    assert {row["speaker"] for row in content["utterances"]} == {"Ann"}
+    result = merhan.timeline(tmp_path / "model", path)
+    np.testing.assert_allclose(result.utterances[SCORES], table[SCORES], atol=1e-6)
+    for options, message in ((["--speakers", names[0]], "is the file of the speakers"), ([], "is where the words of")):
+        with pytest.raises(SystemExit):
+            out = [names[0], str(tmp_path / "call.txt")]
+            main(["timeline", str(tmp_path / "model"), str(path), "--out", *out, *options])
+        assert message in capsys.readouterr().err
 
 
-def test_every_format(tmp_path):
-    table = pd.DataFrame(
-        {
-            "start": [0.5, 61.0, 3599.9996, 7200.25],
-            "end": [1.25, 62.0, 3601.0, 7201.0],
-            "prediction": ["joy", "anger", "joy", None],
-            "score_anger": [0.2, 0.51, 0.1, None],
-            "score_joy": [0.8, 0.49, 0.9, None],
-            "abstained": pd.array([False, True, False, None], dtype="boolean"),
-            "error": [None, None, None, "cannot be read"],
-        }
-    )
-    for suffix in (".json", ".csv", ".srt", ".vtt", ".txt"):
-        write_timeline(table, "call.wav", tmp_path / f"call{suffix}")
-    captions = ["joy 0.80", "uncertain", "joy 0.90", "error"]
-    times = [pytest.approx(row, abs=6e-4) for row in table[["start", "end"]].to_numpy().tolist()]
-    for suffix, mark in ((".srt", ","), (".vtt", r"\.")):
-        text = (tmp_path / f"call{suffix}").read_text(encoding="utf-8")
-        clock = rf"(\d\d:\d\d:\d\d{mark}\d\d\d)"
-        cues = re.findall(rf"{clock} --> {clock}\n(.+)\n", text)
-        assert [[as_seconds(start), as_seconds(end)] for start, end, _ in cues] == times
-        assert [caption for *_, caption in cues] == captions
-    assert (tmp_path / "call.vtt").read_text(encoding="utf-8").startswith("WEBVTT\n\n")
-    labels = [line.split("\t") for line in (tmp_path / "call.txt").read_text(encoding="utf-8").splitlines()]
-    assert [[float(start), float(end)] for start, end, _ in labels] == times
-    assert [caption for *_, caption in labels] == captions
-    content = json.loads((tmp_path / "call.json").read_text(encoding="utf-8"))
-    assert content["recording"] == "call.wav" and content["utterances"][3]["prediction"] is None
-    assert pd.read_csv(tmp_path / "call.csv")["score_joy"].tolist()[:3] == [0.8, 0.49, 0.9]
-    with pytest.raises(InputError, match="a timeline is written as"):
-        write_timeline(table, "call.wav", tmp_path / "call.doc")
+def test_speakers_come_from_one_source(predictor, recording):
+    with pytest.raises(InputError, match="choose one of them"):
+        timeline(predictor, recording[0], speakers="call.rttm", channels=True)
 
 
 def test_a_missing_package_is_named(predictor, recording, monkeypatch, capsys, tmp_path):
@@ -121,12 +230,6 @@ def test_a_missing_package_is_named(predictor, recording, monkeypatch, capsys, t
     with pytest.raises(SystemExit):
         main(["timeline", str(tmp_path / "model"), str(recording[0]), "--out", str(tmp_path / "call.csv")])
     assert "pip install 'merhan[timeline]'" in capsys.readouterr().err
-
-
-def test_labels_do_not_take_the_place_of_the_words(recording, capsys):
-    with pytest.raises(SystemExit):
-        main(["timeline", "model", str(recording[0]), "--out", str(recording[0].with_suffix(".txt"))])
-    assert "is where the words of" in capsys.readouterr().err
 
 
 def test_borders_of_real_speech(corpora, tmp_path):
@@ -141,9 +244,9 @@ def test_borders_of_real_speech(corpora, tmp_path):
         position += len(samples) + 24_000
     soundfile.write(tmp_path / "call.wav", np.concatenate(pieces), 16_000)
     threads = torch.get_num_threads()
-    regions = speech_regions(tmp_path / "call.wav", 12.0)
+    regions = list(speech_regions(sound_blocks(tmp_path / "call.wav"), 12.0))
     assert torch.get_num_threads() == threads
     near = [any(abs(start - low) < 0.3 and abs(end - high) < 0.3 for start, end in regions) for low, high in borders]
     assert sum(near) >= 0.9 * len(files)
-    split = speech_regions(tmp_path / "call.wav", 1.5)
+    split = list(speech_regions(sound_blocks(tmp_path / "call.wav"), 1.5))
     assert len(split) > len(regions) and max(end - start for start, end in split) <= 1.5

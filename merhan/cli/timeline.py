@@ -2,9 +2,11 @@
 
     merhan timeline outputs/quickstart call.wav --out call.csv
     merhan timeline outputs/quickstart call.wav --out call.json call.srt labels.txt --min_score 0.5
+    merhan timeline outputs/quickstart call.wav --out call.eaf --speakers call.rttm
+    merhan timeline outputs/quickstart call.wav --out call.rttm --channels
 
-By suffix: .csv, .json, .srt and .vtt (subtitles), .txt (labels that Audacity imports). Needs silero-vad:
-pip install 'merhan[timeline]'
+By suffix: .csv, .json (also second by second), .srt and .vtt (subtitles), .rttm, .eaf (ELAN), .txt (labels that
+Audacity imports). Needs silero-vad: pip install 'merhan[timeline]'
 """
 
 import argparse
@@ -14,7 +16,7 @@ from merhan.cli.options import Number, OutputPath, add_batch_size_option
 from merhan.errors import InputError
 
 
-HELP = "emotions along a long recording, utterance by utterance: CSV, JSON, subtitles, Audacity labels"
+HELP = "emotions along a long recording, utterance by utterance: CSV, JSON, subtitles, RTTM, ELAN, Audacity labels"
 
 
 def add_arguments(parser: argparse.ArgumentParser):
@@ -22,7 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("checkpoint", help="a run's folder, a model folder, or a Hub id (me/model@revision)")
     parser.add_argument("recording", help="a file of any length")
     parser.add_argument(
-        "--out", type=OutputPath("file"), nargs="+", required=True, help="files to write: .csv, .json, .srt, .vtt, .txt"
+        "--out",
+        type=OutputPath("file"),
+        nargs="+",
+        required=True,
+        help="files to write: .csv, .json, .srt, .vtt, .rttm, .eaf, .txt",
     )
     add_batch_size_option(parser)
     parser.add_argument(
@@ -31,18 +37,28 @@ def add_arguments(parser: argparse.ArgumentParser):
         default=0.0,
         help="mark utterances with a lower score as uncertain (default: 0)",
     )
+    speakers = parser.add_mutually_exclusive_group()
+    speakers.add_argument("--speakers", metavar="RTTM", help="a file that says who speaks when")
+    speakers.add_argument("--channels", action="store_true", help="each channel is a speaker, read on its own")
 
 
 def run(arguments: argparse.Namespace):
     """Run the command."""
     from merhan.api import timeline
-    from merhan.prediction.timeline_files import require_suffix, write_timeline
 
     for out in arguments.out:
-        require_suffix(out)
         if out.absolute() == Path(arguments.recording).with_suffix(".txt").absolute():
             raise InputError(f"{out}: is where the words of {arguments.recording} are looked for; choose another name.")
-    table = timeline(arguments.checkpoint, arguments.recording, arguments.batch_size, arguments.min_score)
+        if arguments.speakers and out.absolute() == Path(arguments.speakers).absolute():
+            raise InputError(f"{out}: is the file of the speakers; choose another name.")
+    table = timeline(
+        arguments.checkpoint,
+        arguments.recording,
+        arguments.batch_size,
+        arguments.min_score,
+        speakers=arguments.speakers,
+        channels=arguments.channels,
+        out=arguments.out,
+    ).utterances
     for out in arguments.out:
-        write_timeline(table, arguments.recording, out)
         print(f"timeline: {out} ({len(table)} utterances)")

@@ -1,19 +1,23 @@
-"""A timeline as JSON, CSV, SRT, WebVTT or labels of Audacity."""
+"""A timeline as JSON, CSV, SRT, WebVTT, RTTM, ELAN annotations (.eaf) or labels of Audacity."""
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pandas as pd
 
 from merhan.errors import InputError
 from merhan.files import atomic_path, write_text
+from merhan.prediction.timeline import Timeline
 
 
+_SCHEMA = "{http://www.w3.org/2001/XMLSchema-instance}noNamespaceSchemaLocation"  # an attribute that readers require
 UNCERTAIN = "uncertain"  # what subtitles and labels show where the model abstained
 
 
-def write_timeline(table: pd.DataFrame, recording: str, out: Path):
+def write_timeline(timeline: Timeline, out: Path):
     """Write a timeline in the format of the suffix.
 
     Raises:
@@ -22,9 +26,9 @@ def write_timeline(table: pd.DataFrame, recording: str, out: Path):
     require_suffix(out)
     if out.suffix == ".csv":
         with atomic_path(out) as temporary:
-            table.to_csv(temporary, index=False, encoding="utf-8")
+            timeline.utterances.to_csv(temporary, index=False, encoding="utf-8")
         return
-    write_text(out, _WRITERS[out.suffix](table, recording))
+    write_text(out, _WRITERS[out.suffix](timeline))
 
 
 def require_suffix(out: Path):
@@ -34,47 +38,114 @@ def require_suffix(out: Path):
         raise InputError(f"{out}: a timeline is written as {known}, not {out.suffix or 'no suffix'}.")
 
 
-def _json(table: pd.DataFrame, recording: str) -> str:
-    rows = table.astype(object).where(table.notna(), None).to_dict("records")
-    return json.dumps({"recording": recording, "utterances": rows}, indent=2, ensure_ascii=False) + "\n"
+def answer(row: dict[str, Any]) -> str:
+    """The label of an utterance; `uncertain` where the model abstained, `error` where it has no scores."""
+    if row["prediction"] is None or pd.isna(row["prediction"]):
+        return "error"
+    return UNCERTAIN if row["abstained"] is True else row["prediction"]
 
 
-def _srt(table: pd.DataFrame, recording: str) -> str:
-    blocks = []
-    for number, row in enumerate(table.to_dict("records"), start=1):
-        blocks.append(f"{number}\n{_clock(row['start'], ',')} --> {_clock(row['end'], ',')}\n{_caption(row)}\n")
-    return "\n".join(blocks)
+def caption(row: dict[str, Any]) -> str:
+    """An utterance in a line: its speaker, label and score."""
+    label = answer(row)
+    score = f" {row['score_' + label]:.2f}" if label == row["prediction"] else ""
+    speaker = f"{row['speaker']}: " if _is_text(row["speaker"]) else ""
+    return " ".join(f"{speaker}{label}{score}".split())
 
 
-def _webvtt(table: pd.DataFrame, recording: str) -> str:
-    cues = [
-        f"{_clock(row['start'], '.')} --> {_clock(row['end'], '.')}\n{_caption(row)}\n"
-        for row in table.to_dict("records")
-    ]
-    return "\n".join(["WEBVTT\n", *cues])
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table, with None for what is empty."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
-def _audacity(table: pd.DataFrame, recording: str) -> str:
-    lines = [f"{row['start']:.3f}\t{row['end']:.3f}\t{_caption(row)}\n" for row in table.to_dict("records")]
+def _json(timeline: Timeline) -> str:
+    content = timeline._asdict() | {"utterances": records(timeline.utterances), "curve": records(timeline.curve)}
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _srt(timeline: Timeline) -> str:
+    cues = [f"{number}\n{cue}" for number, cue in enumerate(_cues(timeline, ","), start=1)]
+    return "\n".join(cues)
+
+
+def _webvtt(timeline: Timeline) -> str:
+    escaped = [cue.replace("&", "&amp;").replace("<", "&lt;") for cue in _cues(timeline, ".")]
+    return "\n".join(["WEBVTT\n", *escaped])
+
+
+def _cues(timeline: Timeline, point: str) -> Iterator[str]:
+    """Subtitles: times and a line each."""
+    for row in records(timeline.utterances):
+        yield f"{_clock(row['start'], point)} --> {_clock(row['end'], point)}\n{caption(row)}\n"
+
+
+def _audacity(timeline: Timeline) -> str:
+    rows = records(timeline.utterances)
+    return "".join(f"{row['start']:.3f}\t{row['end']:.3f}\t{caption(row)}\n" for row in rows)
+
+
+def _rttm(timeline: Timeline) -> str:
+    """A line per utterance, with the emotion in place of a speaker's name, behind the speaker where one is known, and
+    the score as its confidence."""
+    lines = []
+    name = "_".join(Path(timeline.recording).stem.split()) or "recording"
+    for row in records(timeline.utterances):
+        label = answer(row)
+        score = f"{row['score_' + label]:.3f}" if label == row["prediction"] else "<NA>"
+        names = "/".join("_".join(text.split()) for text in (row["speaker"], label) if text)
+        times = f"{row['start']:.3f} {row['end'] - row['start']:.3f}"
+        lines.append(f"SPEAKER {name} 1 {times} <NA> <NA> {names} {score} <NA>\n")
     return "".join(lines)
 
 
-_WRITERS = {".json": _json, ".srt": _srt, ".vtt": _webvtt, ".txt": _audacity}
+def _eaf(timeline: Timeline) -> str:
+    """Annotations of ELAN, version 3.0: a tier of emotions per speaker."""
+    facts = {"AUTHOR": "", "DATE": "1970-01-01T00:00:00+00:00", "FORMAT": "3.0", "VERSION": "3.0"}
+    document = ElementTree.Element("ANNOTATION_DOCUMENT", facts | {_SCHEMA: "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"})
+    header = ElementTree.SubElement(document, "HEADER", MEDIA_FILE="", TIME_UNITS="milliseconds")
+    name = f"./{Path(timeline.recording).name}"  # relative: the file may move, and names no folder of this machine
+    ElementTree.SubElement(header, "MEDIA_DESCRIPTOR", MEDIA_URL=name, RELATIVE_MEDIA_URL=name, MIME_TYPE="audio/*")
+    order = ElementTree.SubElement(document, "TIME_ORDER")
+    for speaker, rows in timeline.utterances.groupby("speaker", dropna=False, sort=True):
+        _add_tier(document, order, speaker, [(row["start"], row["end"], answer(row)) for row in records(rows)])
+    constraints = {"LINGUISTIC_TYPE_ID": "emotion", "TIME_ALIGNABLE": "true", "GRAPHIC_REFERENCES": "false"}
+    ElementTree.SubElement(document, "LINGUISTIC_TYPE", constraints)
+    ElementTree.indent(document)
+    return ElementTree.tostring(document, encoding="utf-8", xml_declaration=True).decode("utf-8") + "\n"
 
-SUFFIXES = (".csv", *_WRITERS)
+
+def _add_tier(document: ElementTree.Element, order: ElementTree.Element, speaker: Any, spans: list[tuple]):
+    """Add annotations `(start, end, value)` of a speaker, who may be unknown, as a tier."""
+    names = {"TIER_ID": "emotion"}
+    if _is_text(speaker):
+        names = {"TIER_ID": f"emotion {speaker}", "PARTICIPANT": speaker}
+    tier = ElementTree.SubElement(document, "TIER", names | {"LINGUISTIC_TYPE_REF": "emotion"})
+    for start, end, value in spans:
+        number = len(order) // 2 + 1
+        slots = {"TIME_SLOT_REF1": f"ts{2 * number - 1}", "TIME_SLOT_REF2": f"ts{2 * number}"}
+        for slot, time in zip(slots.values(), (start, end), strict=True):
+            ElementTree.SubElement(order, "TIME_SLOT", TIME_SLOT_ID=slot, TIME_VALUE=str(round(1000 * time)))
+        outer = ElementTree.SubElement(tier, "ANNOTATION")
+        inner = ElementTree.SubElement(outer, "ALIGNABLE_ANNOTATION", {"ANNOTATION_ID": f"a{number}"} | slots)
+        ElementTree.SubElement(inner, "ANNOTATION_VALUE").text = value
 
 
-def _caption(row: dict[str, Any]) -> str:
-    """`joy 0.83`, `uncertain`, or `error`."""
-    if pd.isna(row["prediction"]):
-        return "error"
-    if row["abstained"]:
-        return UNCERTAIN
-    return f"{row['prediction']} {row['score_' + row['prediction']]:.2f}"
+def _is_text(cell: Any) -> bool:
+    return isinstance(cell, str) and cell != ""
 
 
 def _clock(seconds: float, point: str) -> str:
-    """`01:02:03,456`."""
-    milliseconds = round(1000 * seconds)
-    minutes, rest = divmod(milliseconds, 60_000)
-    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d}{point}{rest % 1000:03d}"
+    """`01:02:03,456`, in hours, minutes and seconds."""
+    whole, rest = divmod(round(1000 * seconds), 60_000)
+    return f"{whole // 60:02d}:{whole % 60:02d}:{rest // 1000:02d}{point}{rest % 1000:03d}"
+
+
+_WRITERS: dict[str, Callable[[Timeline], str]] = {
+    ".json": _json,
+    ".srt": _srt,
+    ".vtt": _webvtt,
+    ".rttm": _rttm,
+    ".eaf": _eaf,
+    ".txt": _audacity,
+}
+SUFFIXES = (".csv", *_WRITERS)
