@@ -17,7 +17,7 @@ from transformers import set_seed
 
 from merhan.data.dataset import EmotionDataset
 from merhan.data.leaks import require_accepted_leaks
-from merhan.data.loading import Data
+from merhan.data.loading import Data, long_sound_notes
 from merhan.data.loading import load_data as load_rows
 from merhan.data.provenance import initial_weight_records
 from merhan.evaluation.comparison import compare as compare_systems
@@ -37,6 +37,7 @@ from merhan.prediction.timeline import Timeline
 from merhan.prediction.timeline import timeline as make_timeline
 from merhan.prediction.timeline_files import require_suffix as require_timeline_suffix
 from merhan.prediction.timeline_files import write_timeline
+from merhan.prediction.transcription import Recogniser, Transcriber
 from merhan.recipe.loading import load_recipe
 from merhan.recipe.schema import Recipe
 from merhan.reporting.markdown_tables import scores_table
@@ -104,7 +105,10 @@ def _train_stages(
     folder: Path,
 ):
     """From an initial model to the model folder and its evaluation."""
-    for note in [*data.notes, *(f"accepted leak: {leak}" for leak in data.leaks)]:
+    notes = [*data.notes, *(f"accepted leak: {leak}" for leak in data.leaks)]
+    for split in ("train", "validation"):
+        notes += long_sound_notes(data.rows[data.rows["split"] == split], processor, split)
+    for note in notes:
         logger.warning(f"note: {note}")
     for number, stage in enumerate(recipe.stages):
         seed = recipe.seed + number
@@ -196,6 +200,8 @@ def timeline(
     *,
     speakers: str | Path | None = None,
     channels: bool = False,
+    transcribe: Recogniser | None = None,
+    language: str | None = None,
     out: str | Path | Sequence[str | Path] = (),
 ) -> Timeline:
     """Calibrated scores along a recording of any length, for each utterance between two pauses and for each second.
@@ -207,20 +213,29 @@ def timeline(
         min_score: utterances whose highest score is lower are marked as `abstained`.
         speakers: an RTTM file that says who speaks when.
         channels: each channel is a speaker, and is read on its own.
-        out: files to write, in the formats of their suffixes: .csv, .json, .srt, .vtt, .rttm, .eaf, .txt.
+        transcribe: finds the words: a Hub id or folder of a recogniser of transformers, or a function, see
+            `merhan.prediction.transcription.Transcriber`.
+        language: of the words that the model reads; those of another language are not used, if the recogniser says so.
+        out: files to write, in the formats of their suffixes: .csv, .json, .srt, .vtt, .rttm, .eaf, .txt, .html.
 
     Returns:
-        `recording`, its length `seconds`, `labels`, and two tables. `utterances`: `start` and `end` in seconds,
-        `speaker`, `prediction`, a column `score_<label>` per label, `given`, `abstained`, and `error` where one has no
-        scores. `curve`: the smoothed scores of each second, empty where they are left open.
+        `recording`, its length `seconds`, `labels`, `transcribed_by`, and three tables. `utterances`: `start` and
+        `end` in seconds, `speaker`, `text`, `prediction`, a column `score_<label>` per label, `given` (`audio+text`
+        where the text was used), `abstained`, and `error` where one has no scores. `curve`: the smoothed scores of each
+        second, empty where they are left open. `words`: each with its times.
     """
     paths = [Path(path) for path in ([out] if isinstance(out, str | Path) else out)]
     for path in paths:
         require_timeline_suffix(path)
-    result = make_timeline(_predictor(checkpoint, batch_size, min_score), recording, speakers, channels)
+    predictor = _predictor(checkpoint, batch_size, min_score)
+    result = make_timeline(predictor, recording, speakers, channels, _transcriber(transcribe, language))
     for path in paths:
         write_timeline(result, path)
     return result
+
+
+def _transcriber(transcribe: Recogniser | None, language: str | None) -> Transcriber | None:
+    return None if transcribe is None else Transcriber(transcribe, language)
 
 
 def _predictor(checkpoint: str | Path, batch_size: int, min_score: float, workers: int | None = None) -> Predictor:

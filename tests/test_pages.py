@@ -7,12 +7,15 @@ import shutil
 import subprocess
 from copy import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import log_softmax
 
+import merhan.prediction.timeline_page
+from merhan import api
 from merhan.data.loading import load_data
 from merhan.errors import InputError
 from merhan.evaluation import explanation
@@ -20,6 +23,9 @@ from merhan.evaluation.evaluate import evaluate_split
 from merhan.evaluation.explanation import explain, explain_rows, require_raw_inputs
 from merhan.evaluation.report import group_sections
 from merhan.evaluation.report_charts import training_charts
+from merhan.prediction.curve import smoothed_curve
+from merhan.prediction.timeline import Timeline
+from merhan.prediction.timeline_page import _waveform, timeline_page
 from merhan.recipe.schema import DataRecipe
 from merhan.reporting.markdown_tables import risk_coverage_rows, risk_coverage_table
 from merhan.reporting.svg_charts import Series, line_chart, number_axis
@@ -125,6 +131,27 @@ def test_scores_are_compared_with_the_votes_if_there_are_any(trained_like, proce
     assert "1 utterances with annotator votes" in (tmp_path / "evaluation" / "test" / "report.html").read_text()
 
 
+def test_sound_that_the_model_does_not_read_is_noted(trained_like, processor, data, tmp_path, monkeypatch):
+    test = data.rows[data.rows["split"] == "test"]
+    cut = copy(processor)
+    cut.max_seconds = float(test["duration"].median())
+    metrics = evaluate_split(trained_like.eval(), cut, data, "test", tmp_path / "evaluation")
+    long = test["duration"][test["duration"] > cut.max_seconds]
+    (note,) = metrics["notes"]
+    assert note.startswith(f"test split: {len(long)} of {len(test)} rows have more than {cut.max_seconds:g} s of sound")
+    assert f"{(long - cut.max_seconds).sum() / test['duration'].sum():.1%} of all sound is left out" in note
+    for name in ("report.html", "report.md"):
+        assert "of all sound is left out" in (tmp_path / "evaluation" / "test" / name).read_text(encoding="utf-8")
+    assert evaluate_split(trained_like, processor, data, "test", tmp_path / "whole")["notes"] == []
+    warnings, recipe = [], SimpleNamespace(stages=[SimpleNamespace(name="first")], seed=0)
+    monkeypatch.setattr(api.logger, "warning", warnings.append)
+    with pytest.raises(AttributeError):  # behind the notes
+        api._train_stages(recipe, data, trained_like, cut, (None, None), tmp_path)
+    assert [text.split(" rows")[0].split()[1] for text in warnings if "of sound" in text] == ["train:", "validation:"]
+    text = evaluate_split(trained_like, cut, data, "test", tmp_path / "text", condition="text")
+    assert text["notes"] == [], "it reads no sound"
+
+
 def test_training_curves_show_every_epoch():
     epochs = [
         {"epoch": 1.0, "loss": 2.0, "validation_loss": 1.0, "uar": 0.5},
@@ -208,3 +235,69 @@ def test_an_explanation_in_a_browser(trained_like, processor, tone, tmp_path):
     assert measured["overflow"] <= 0 and measured["unnamed"] == 0 and measured["unscrollable"] == 0
     assert not measured["requests"] and not console
     assert measured["headings"][1:] == ["Scores", "Modality contributions", "Attention"]
+
+
+@pytest.fixture
+def timeline(tone, tmp_path) -> Timeline:
+    """Two speakers, one of whom is uncertain, and words of the other."""
+    rows = [(0.2, 1.0, "Ann", "oh <well>", "joy", 0.8, 0.2, False), (1.5, 2.5, "Bob", None, "anger", 0.45, 0.55, True)]
+    columns = ["start", "end", "speaker", "text", "prediction", "score_joy", "score_anger", "abstained"]
+    utterances = pd.DataFrame(rows, columns=columns).assign(error=None)
+    curve = smoothed_curve(utterances, ["anger", "joy"], 3.0, 0.6)
+    words = [(0, 0.2, 0.6, "oh"), (0, 0.6, 1.0, "<well>")]
+    table = pd.DataFrame(words, columns=["utterance", "start", "end", "word"])
+    return Timeline(str(tone(seconds=3.0)), 3.0, ["anger", "joy"], utterances, curve, table, "whisper")
+
+
+# Clicks and keys, and what the page shows then, added to the probe's page.
+PLAYING = """<script>
+addEventListener("load", () => {
+  const state = () => [sound.currentTime, now.textContent, slider.getAttribute("aria-valuetext")].join("|"), log = []
+  const press = key => slider.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true, cancelable: true}))
+  seek(0.7); log.push(state())
+  press("ArrowDown"); log.push(state())
+  press("ArrowUp"); log.push(state())
+  press("End"); log.push(state())
+  press("ArrowLeft"); log.push(state())
+  const before = slider.clientWidth
+  press("+"); log.push(slider.clientWidth > before)
+  console.error("STATES " + JSON.stringify(log))
+})
+</script>"""
+
+
+@in_browser
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
+def test_a_timeline_in_a_browser(timeline, tmp_path, width, dark):
+    page = timeline_page(timeline, tmp_path / "call.html")
+    measured, console = browse(page, tmp_path, width, dark)
+    assert measured["overflow"] <= 0 and measured["unnamed"] == 0 and measured["unscrollable"] == 0
+    assert measured["dark"] == dark and not measured["requests"] and not console
+    assert measured["headings"][1:] == ["Recording", "Utterances"]
+    _, console = browse(page.replace("</body>", PLAYING + "</body>"), tmp_path, width, dark)
+    states = json.loads(html.unescape(re.search(r"STATES (\[.*?\])\"", console)[1]).replace('\\"', '"'))
+    assert states[0].startswith("0.7|0:00 Ann joy oh <well>") and states[0].count("0:00 Ann joy") == 2
+    assert states[1].startswith("1.5|0:01 Bob uncertain"), "the next utterance"
+    assert states[2].startswith("0.2|0:00 Ann joy"), "the one before"
+    assert states[3].startswith("3|0:03") and states[4].startswith("0|0:00") and states[5] is True
+
+
+def test_the_sound_of_a_long_recording_is_beside_the_page(timeline, tmp_path, monkeypatch):
+    page = timeline_page(timeline, tmp_path / "call.html")
+    assert "data:audio/ogg;base64," in page and "beside itself" not in page
+    monkeypatch.setattr(merhan.prediction.timeline_page, "LONGEST_EMBEDDED", 2.0)
+    page = timeline_page(timeline, tmp_path / "pages" / "call.html")
+    assert 'src="../tone.wav"' in page and "data:audio" not in page and "beside itself: ../tone.wav" in page
+
+
+def test_what_a_recording_is_called_and_says_is_escaped(timeline, tmp_path):
+    page = timeline_page(timeline, tmp_path / "call.html")
+    assert "&lt;well&gt;" in page and "<well>" not in page
+
+
+def test_the_waveform_has_the_peaks_of_the_sound(timeline):
+    blocks = [np.zeros(16_000, np.float32), np.full(16_000, 0.25, np.float32), np.full(15_999, -0.5, np.float32)]
+    points = re.findall(r"([\d.]+) (-?[\d.]+)", _waveform(blocks, 3.0))[1:]
+    heights = [{float(y) for x, y in points if low < float(x) < low + 0.95} for low in (0.02, 1.02, 2.02)]
+    assert heights == [{0.0}, {-0.5, 0.5}, {-1.0, 1.0}]
+    assert max(float(x) for x, _ in points) < 3.0

@@ -1,6 +1,7 @@
 """Emotions along a long recording."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -250,3 +251,19 @@ def test_borders_of_real_speech(corpora, tmp_path):
     assert sum(near) >= 0.9 * len(files)
     split = list(speech_regions(sound_blocks(tmp_path / "call.wav"), 1.5))
     assert len(split) > len(regions) and max(end - start for start, end in split) <= 1.5
+
+
+@pytest.mark.slow
+def test_twenty_minutes_of_real_speech(corpora, tmp_path):
+    """Trains ten minutes: `benchmarks/timeline.py` on a model that is trained as RESULTS.md says."""
+    pytest.importorskip("silero_vad")
+    pytest.importorskip("pocketsphinx")
+    from timeline import build_call, compare  # of benchmarks/
+
+    recipe = Path(__file__).parent.parent / "configs" / "ravdess.yaml"
+    changes = [f"output_dir={tmp_path}", "trainer.use_cpu=true", "trainer.bf16=true"]
+    run = merhan.train(recipe, changes)
+    call = build_call(corpora / "ravdess", tmp_path / "call.wav")
+    agreement = compare(Predictor(*merhan.load_checkpoint(run)), call)
+    assert len(call.clips) > 300
+    assert agreement["borders"] >= 0.9 and agreement["labels"] >= 0.9

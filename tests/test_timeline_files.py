@@ -1,5 +1,6 @@
 """Every format of a timeline, read back by a parser of somebody else."""
 
+import html
 import json
 
 import numpy as np
@@ -14,7 +15,8 @@ from merhan.prediction.timeline_files import write_timeline
 
 LABELS = ["anger", "joy"]
 ANSWERS = ["joy", "uncertain", "joy", "error"]
-CAPTIONS = ["Ann: joy 0.80", "uncertain", "Bob <b> & Co: joy 0.90", "Ann: error"]
+WORD_COLUMNS = ["utterance", "start", "end", "word"]
+CAPTIONS = ["Ann: joy 0.80: oh & well", "uncertain", "Bob <b> & Co: joy 0.90", "Ann: error"]
 
 
 @pytest.fixture
@@ -24,6 +26,7 @@ def timeline() -> Timeline:
             "start": [0.5, 61.0, 3599.9996, 7200.25],
             "end": [1.25, 62.0, 3601.0, 7201.0],
             "speaker": ["Ann", None, "Bob <b> & Co", "Ann"],
+            "text": ["oh & well", None, None, None],
             "prediction": ["joy", "anger", "joy", None],
             "score_anger": [0.2, 0.51, 0.1, None],
             "score_joy": [0.8, 0.49, 0.9, None],
@@ -33,7 +36,8 @@ def timeline() -> Timeline:
         }
     )
     curve = smoothed_curve(utterances, LABELS, 7202.0, 0.6)
-    return Timeline("folder/call one.wav", 7202.0, LABELS, utterances, curve)
+    words = pd.DataFrame([(0, 0.5, 0.8, "oh"), (0, 0.8, 0.9, "&"), (0, 0.9, 1.25, "well")], columns=WORD_COLUMNS)
+    return Timeline("folder/call one.wav", 7202.0, LABELS, utterances, curve, words, "whisper")
 
 
 @pytest.fixture
@@ -57,7 +61,7 @@ def test_subtitles(timeline, write, suffix):
     assert [line for line in text.splitlines() if "joy" in line or "error" in line or "uncertain" in line] == (
         captions if suffix == ".vtt" else CAPTIONS
     )
-    assert [event.plaintext for event in events][:2] == CAPTIONS[:2]
+    assert [html.unescape(event.plaintext) for event in events][:2] == CAPTIONS[:2]
 
 
 def test_rttm(timeline, write):
@@ -79,7 +83,12 @@ def test_rttm(timeline, write):
 def test_elan(timeline, write):
     pympi = pytest.importorskip("pympi")
     eaf = pympi.Elan.Eaf(str(write(".eaf")))
-    assert set(eaf.get_tier_names()) == {"emotion", "emotion Ann", "emotion Bob <b> & Co"}
+    assert set(eaf.get_tier_names()) == {"emotion", "emotion Ann", "emotion Bob <b> & Co", "words Ann"}
+    assert sorted(eaf.get_annotation_data_for_tier("words Ann")) == [
+        (500, 800, "oh"),
+        (800, 900, "&"),
+        (900, 1250, "well"),
+    ]
     rows = timeline.utterances.assign(answer=ANSWERS)
     for speaker, own in rows.groupby("speaker", dropna=False):
         tier = "emotion" if pd.isna(speaker) else f"emotion {speaker}"
@@ -103,6 +112,7 @@ def test_tables(timeline, write):
     assert table["score_joy"].tolist()[:3] == [0.8, 0.49, 0.9]
     content = json.loads(write(".json").read_text(encoding="utf-8"))
     assert content["recording"] == "folder/call one.wav" and content["utterances"][3]["prediction"] is None
+    assert content["transcribed_by"] == "whisper" and [word["word"] for word in content["words"]] == ["oh", "&", "well"]
     assert len(content["curve"]) == 3 * 7202, "each speaker and second"
     assert content["curve"][0] == {
         "second": 0,

@@ -89,6 +89,19 @@ def add_batch_size_option(parser: argparse.ArgumentParser):
     )
 
 
+def add_transcription_options(parser: argparse.ArgumentParser):
+    """`--transcribe MODEL` and `--language NAME`."""
+    parser.add_argument(
+        "--transcribe",
+        metavar="RECOGNISER",
+        help="find the words with this speech recogniser of transformers: a Hub id or a folder, as openai/whisper-base",
+    )
+    parser.add_argument(
+        "--language",
+        help="the language of the words that the model reads, as en; what the recogniser hears in another is not used",
+    )
+
+
 def add_moved_source_option(parser: argparse.ArgumentParser):
     """`--source FOLDER`."""
     parser.add_argument(

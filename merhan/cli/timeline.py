@@ -3,20 +3,20 @@
     merhan timeline outputs/quickstart call.wav --out call.csv
     merhan timeline outputs/quickstart call.wav --out call.json call.srt labels.txt --min_score 0.5
     merhan timeline outputs/quickstart call.wav --out call.eaf --speakers call.rttm
-    merhan timeline outputs/quickstart call.wav --out call.rttm --channels
+    merhan timeline outputs/quickstart call.wav --out call.html --channels --transcribe openai/whisper-base.en
 
 By suffix: .csv, .json (also second by second), .srt and .vtt (subtitles), .rttm, .eaf (ELAN), .txt (labels that
-Audacity imports). Needs silero-vad: pip install 'merhan[timeline]'
+Audacity imports), .html (a page with a player). Needs silero-vad: pip install 'merhan[timeline]'
 """
 
 import argparse
 from pathlib import Path
 
-from merhan.cli.options import Number, OutputPath, add_batch_size_option
+from merhan.cli.options import Number, OutputPath, add_batch_size_option, add_transcription_options
 from merhan.errors import InputError
 
 
-HELP = "emotions along a long recording, utterance by utterance: CSV, JSON, subtitles, RTTM, ELAN, Audacity labels"
+HELP = "emotions along a long recording, utterance by utterance: CSV, JSON, subtitles, RTTM, ELAN, a page"
 
 
 def add_arguments(parser: argparse.ArgumentParser):
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser):
         type=OutputPath("file"),
         nargs="+",
         required=True,
-        help="files to write: .csv, .json, .srt, .vtt, .rttm, .eaf, .txt",
+        help="files to write: .csv, .json, .srt, .vtt, .rttm, .eaf, .txt, .html",
     )
     add_batch_size_option(parser)
     parser.add_argument(
@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser):
     speakers = parser.add_mutually_exclusive_group()
     speakers.add_argument("--speakers", metavar="RTTM", help="a file that says who speaks when")
     speakers.add_argument("--channels", action="store_true", help="each channel is a speaker, read on its own")
+    add_transcription_options(parser)
 
 
 def run(arguments: argparse.Namespace):
@@ -58,6 +59,8 @@ def run(arguments: argparse.Namespace):
         arguments.min_score,
         speakers=arguments.speakers,
         channels=arguments.channels,
+        transcribe=arguments.transcribe,
+        language=arguments.language,
         out=arguments.out,
     ).utterances
     for out in arguments.out:

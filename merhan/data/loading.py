@@ -15,6 +15,7 @@ from merhan.data.protocols import split
 from merhan.data.stored_features import feature_width
 from merhan.errors import InputError
 from merhan.recipe.schema import DataRecipe
+from processing_merhan import MerhanProcessor
 
 
 class Data(NamedTuple):
@@ -153,6 +154,28 @@ def available_modalities(rows: pd.DataFrame, modalities: Sequence[str], raw: Seq
     """
     columns = [name if name in raw else f"{name}_features" for name in modalities]
     return rows.reindex(columns=columns, fill_value="") != ""
+
+
+def long_sound_notes(rows: pd.DataFrame, processor: MerhanProcessor, where: str) -> list[str]:
+    """A sentence about the rows with more sound than the model reads, if there are any.
+
+    Args:
+        rows: with `duration` in seconds, silence included.
+        processor: its `max_seconds` is what the model reads, None = everything.
+        where: name of the rows.
+    """
+    longest = processor.max_seconds
+    if longest is None or "audio" not in processor.modalities:
+        return []
+    long = rows["duration"][rows["duration"] > longest]
+    if long.empty:
+        return []
+    share = (long - longest).sum() / rows["duration"].sum()
+    trimmed = ", before silence is trimmed" if processor.trim_silence is not None else ""
+    return [
+        f"{where}: {len(long)} of {len(rows)} rows have more than {longest:g} s of sound{trimmed}; the model reads the "
+        f"middle {longest:g} s of each, and {share:.1%} of all sound is left out (data.max_seconds)"
+    ]
 
 
 def keep_readable(

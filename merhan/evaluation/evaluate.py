@@ -12,7 +12,7 @@ from accelerate import PartialState
 
 from merhan.content_hashes import FILE, write_hashes
 from merhan.data.dataset import EmotionDataset
-from merhan.data.loading import Data, keep_readable
+from merhan.data.loading import Data, keep_readable, long_sound_notes
 from merhan.data.votes import has_votes, vote_shares
 from merhan.errors import InputError
 from merhan.evaluation.prediction_table import prediction_table, read_metrics, score_dimensions, score_predictions
@@ -134,7 +134,7 @@ def _rows_to_evaluate(
     split: str,
     modalities: Sequence[str],
 ) -> tuple[pd.DataFrame, list[str]]:
-    """The rows of a split that have any of the modalities, and a note on the others."""
+    """The rows of a split that have any of the modalities, a note on the others, and one on sound that is not read."""
     rows = data.rows[data.rows["split"] == split]
     if rows.empty:
         known = ", ".join(sorted(data.rows["split"].unique()))
@@ -147,6 +147,8 @@ def _rows_to_evaluate(
             f"The {split} split has labels that the model was not trained on: {', '.join(unknown)}. It knows "
             f"{', '.join(labels)}; map or drop them with data.label_map."
         )
+    if "audio" in modalities:
+        notes += long_sound_notes(rows, processor, f"{split} split")
     return rows, notes
 
 

@@ -188,7 +188,7 @@ def write_report(metrics: Mapping[str, Any], name: str, path: Path):
         f"# {escape_markdown(report_title(name, metrics))}",
         bullet_list(facts),
         f"## Scores\n\n{scores_table({metrics['condition']: metrics})}\n\n{interval_note(metrics)}",
-        *_section("Rows left out", bullet_list(metrics["notes"])),
+        *_section("Rows and sound left out", bullet_list(metrics["notes"])),
         *_section("Known leaks", bullet_list(metrics["protocol"]["leaks"])),
         "## Confusion matrix\n\nRows are labels, columns are predictions.",
         confusion_table(metrics),

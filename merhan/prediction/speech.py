@@ -12,7 +12,7 @@ from processing_merhan import SAMPLING_RATE
 WINDOW = 512  # samples that silero-vad reads at a time
 PAUSE = round(0.3 * SAMPLING_RATE)  # samples without speech that end an utterance
 _SHORTEST = round(0.25 * SAMPLING_RATE)  # samples of speech; less is a click or a cough
-_PADDING = round(0.03 * SAMPLING_RATE)  # samples before and after the speech
+_PADDING = round(0.1 * SAMPLING_RATE)  # samples before and after the speech; its softest sounds are among them
 _SPEECH, _SILENCE = 0.5, 0.35  # probabilities at which speech begins, and below which it pauses
 
 

@@ -1,20 +1,18 @@
-"""A timeline as JSON, CSV, SRT, WebVTT, RTTM, ELAN annotations (.eaf) or labels of Audacity."""
+"""A timeline as JSON, CSV, SRT, WebVTT, RTTM, ELAN annotations (.eaf), labels of Audacity or an HTML page."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import pandas as pd
-
 from merhan.errors import InputError
 from merhan.files import atomic_path, write_text
-from merhan.prediction.timeline import Timeline
+from merhan.prediction.timeline import Timeline, answer, records
+from merhan.prediction.timeline_page import timeline_page
 
 
 _SCHEMA = "{http://www.w3.org/2001/XMLSchema-instance}noNamespaceSchemaLocation"  # an attribute that readers require
-UNCERTAIN = "uncertain"  # what subtitles and labels show where the model abstained
 
 
 def write_timeline(timeline: Timeline, out: Path):
@@ -28,7 +26,8 @@ def write_timeline(timeline: Timeline, out: Path):
         with atomic_path(out) as temporary:
             timeline.utterances.to_csv(temporary, index=False, encoding="utf-8")
         return
-    write_text(out, _WRITERS[out.suffix](timeline))
+    text = timeline_page(timeline, out) if out.suffix == ".html" else _WRITERS[out.suffix](timeline)
+    write_text(out, text)
 
 
 def require_suffix(out: Path):
@@ -38,28 +37,17 @@ def require_suffix(out: Path):
         raise InputError(f"{out}: a timeline is written as {known}, not {out.suffix or 'no suffix'}.")
 
 
-def answer(row: dict[str, Any]) -> str:
-    """The label of an utterance; `uncertain` where the model abstained, `error` where it has no scores."""
-    if row["prediction"] is None or pd.isna(row["prediction"]):
-        return "error"
-    return UNCERTAIN if row["abstained"] is True else row["prediction"]
-
-
 def caption(row: dict[str, Any]) -> str:
-    """An utterance in a line: its speaker, label and score."""
+    """An utterance in a line: its speaker, label, score and words."""
     label = answer(row)
     score = f" {row['score_' + label]:.2f}" if label == row["prediction"] else ""
     speaker = f"{row['speaker']}: " if _is_text(row["speaker"]) else ""
-    return " ".join(f"{speaker}{label}{score}".split())
-
-
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a table, with None for what is empty."""
-    return table.astype(object).where(table.notna(), None).to_dict("records")
+    words = f": {row['text']}" if row["text"] else ""
+    return " ".join(f"{speaker}{label}{score}{words}".split())
 
 
 def _json(timeline: Timeline) -> str:
-    content = timeline._asdict() | {"utterances": records(timeline.utterances), "curve": records(timeline.curve)}
+    content = timeline._asdict() | {name: records(getattr(timeline, name)) for name in ("utterances", "curve", "words")}
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -99,7 +87,7 @@ def _rttm(timeline: Timeline) -> str:
 
 
 def _eaf(timeline: Timeline) -> str:
-    """Annotations of ELAN, version 3.0: a tier of emotions per speaker."""
+    """Annotations of ELAN, version 3.0: a tier of emotions per speaker, and one of words where there are any."""
     facts = {"AUTHOR": "", "DATE": "1970-01-01T00:00:00+00:00", "FORMAT": "3.0", "VERSION": "3.0"}
     document = ElementTree.Element("ANNOTATION_DOCUMENT", facts | {_SCHEMA: "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"})
     header = ElementTree.SubElement(document, "HEADER", MEDIA_FILE="", TIME_UNITS="milliseconds")
@@ -107,19 +95,26 @@ def _eaf(timeline: Timeline) -> str:
     ElementTree.SubElement(header, "MEDIA_DESCRIPTOR", MEDIA_URL=name, RELATIVE_MEDIA_URL=name, MIME_TYPE="audio/*")
     order = ElementTree.SubElement(document, "TIME_ORDER")
     for speaker, rows in timeline.utterances.groupby("speaker", dropna=False, sort=True):
-        _add_tier(document, order, speaker, [(row["start"], row["end"], answer(row)) for row in records(rows)])
-    constraints = {"LINGUISTIC_TYPE_ID": "emotion", "TIME_ALIGNABLE": "true", "GRAPHIC_REFERENCES": "false"}
-    ElementTree.SubElement(document, "LINGUISTIC_TYPE", constraints)
+        emotions = [(row["start"], row["end"], answer(row)) for row in records(rows)]
+        words = timeline.words[timeline.words["utterance"].isin(rows.index)]
+        _add_tier(document, order, "emotion", speaker, emotions)
+        if len(words):
+            _add_tier(document, order, "words", speaker, words[["start", "end", "word"]].to_numpy().tolist())
+    for name in ("emotion", "words"):
+        constraints = {"LINGUISTIC_TYPE_ID": name, "TIME_ALIGNABLE": "true", "GRAPHIC_REFERENCES": "false"}
+        ElementTree.SubElement(document, "LINGUISTIC_TYPE", constraints)
     ElementTree.indent(document)
     return ElementTree.tostring(document, encoding="utf-8", xml_declaration=True).decode("utf-8") + "\n"
 
 
-def _add_tier(document: ElementTree.Element, order: ElementTree.Element, speaker: Any, spans: list[tuple]):
+def _add_tier(
+    document: ElementTree.Element, order: ElementTree.Element, kind: str, speaker: Any, spans: Sequence[Sequence[Any]]
+):
     """Add annotations `(start, end, value)` of a speaker, who may be unknown, as a tier."""
-    names = {"TIER_ID": "emotion"}
+    names = {"TIER_ID": kind}
     if _is_text(speaker):
-        names = {"TIER_ID": f"emotion {speaker}", "PARTICIPANT": speaker}
-    tier = ElementTree.SubElement(document, "TIER", names | {"LINGUISTIC_TYPE_REF": "emotion"})
+        names = {"TIER_ID": f"{kind} {speaker}", "PARTICIPANT": speaker}
+    tier = ElementTree.SubElement(document, "TIER", names | {"LINGUISTIC_TYPE_REF": kind})
     for start, end, value in spans:
         number = len(order) // 2 + 1
         slots = {"TIME_SLOT_REF1": f"ts{2 * number - 1}", "TIME_SLOT_REF2": f"ts{2 * number}"}
@@ -148,4 +143,4 @@ _WRITERS: dict[str, Callable[[Timeline], str]] = {
     ".eaf": _eaf,
     ".txt": _audacity,
 }
-SUFFIXES = (".csv", *_WRITERS)
+SUFFIXES = (".csv", *_WRITERS, ".html")
