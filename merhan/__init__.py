@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from merhan.hub.publishing import publish
     from merhan.metrics.classification import EmotionMetrics
     from merhan.models.inference import load_checkpoint
+    from merhan.prediction.predict import Predictor
+    from merhan.prediction.streaming import StreamingRecogniser
     from merhan.recipe.loading import load_recipe
 
 _MODULES = {
@@ -28,12 +30,16 @@ _MODULES = {
     "compare": "merhan.api",
     "publish": "merhan.hub.publishing",
     "load_checkpoint": "merhan.models.inference",
+    "Predictor": "merhan.prediction.predict",
+    "StreamingRecogniser": "merhan.prediction.streaming",
     "EmotionMetrics": "merhan.metrics.classification",
     "InputError": "merhan.errors",
 }
 __all__ = [
     "EmotionMetrics",
     "InputError",
+    "Predictor",
+    "StreamingRecogniser",
     "__version__",
     "compare",
     "evaluate",

@@ -166,6 +166,8 @@ def predict(
     workers: int | None = None,
     columns: Mapping[str, str | None] | None = None,
     overwrite: bool = False,
+    transcribe: Recogniser | None = None,
+    language: str | None = None,
 ) -> pd.DataFrame | None:
     """Calibrated scores for unlabelled utterances.
 
@@ -180,12 +182,14 @@ def predict(
         workers: processes that decode ahead; by default on a GPU one for each core, at most 8, else none.
         columns: manifest column -> column of the tables, as `{"audio": "path"}`.
         overwrite: replace `out` and what an interrupted call left.
+        transcribe, language: find the words of utterances without text, as in [`timeline`].
 
     Returns:
         None if `out` is named; else one row per utterance: `utterance_id`, `prediction`, a column `score_<label>` per
-        label, summing to 1, `given`, `seconds`, `seconds_used`, `abstained`, and `error` where it cannot be read.
+        label, summing to 1, `given`, `seconds`, `seconds_used`, `transcript`, `abstained`, and `error` where it cannot
+        be read.
     """
-    predictor = _predictor(checkpoint, batch_size, min_score, workers)
+    predictor = _predictor(checkpoint, batch_size, min_score, workers, _transcriber(transcribe, language))
     if out is None:
         return predictor.table(rows, columns)
     predictor.file(rows, Path(out), columns, overwrite)
@@ -238,12 +242,18 @@ def _transcriber(transcribe: Recogniser | None, language: str | None) -> Transcr
     return None if transcribe is None else Transcriber(transcribe, language)
 
 
-def _predictor(checkpoint: str | Path, batch_size: int, min_score: float, workers: int | None = None) -> Predictor:
+def _predictor(
+    checkpoint: str | Path,
+    batch_size: int,
+    min_score: float,
+    workers: int | None = None,
+    transcriber: Transcriber | None = None,
+) -> Predictor:
     """A model with the precision and, unless told otherwise, the loader workers of its training."""
     model, processor = load_checkpoint(str(checkpoint))
     with as_in_training(run_trainer(checkpoint)) as speed:
         speed = speed._replace(workers=speed.workers if workers is None else workers)
-    return Predictor(model, processor, batch_size, min_score, speed)
+    return Predictor(model, processor, batch_size, min_score, speed, transcriber)
 
 
 def compare(*runs: str | Path, split: str = "test", resamples: int = 5000, seed: int = 0) -> pd.DataFrame:

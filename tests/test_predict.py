@@ -312,7 +312,7 @@ def test_every_form_of_result(predictor, rows, tmp_path, small_parts):
     }
     for suffix, read in readers.items():
         predictor.file(mixed, tmp_path / f"out.{suffix}")
-        result = read(tmp_path / f"out.{suffix}").astype({"abstained": "boolean"})
+        result = read(tmp_path / f"out.{suffix}").astype({"abstained": "boolean", "transcript": "str"})
         pd.testing.assert_frame_equal(result, expected, check_dtype=False, rtol=1e-6)
     with pytest.raises(InputError, match="results are written as"):
         predictor.file(mixed, tmp_path / "out.txt")

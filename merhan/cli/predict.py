@@ -7,12 +7,12 @@
 Inputs are recordings, folders of them (with the words of a.wav in a.txt), tables (Parquet, CSV, TSV, JSONL, .xlsx) with
 the columns audio, text or both, and folders of `datasets`. The result has a row per utterance, in the input's order:
 utterance_id, prediction, score_<label> for each label (calibrated, they sum to 1), given (audio, text or audio+text),
-seconds, seconds_used, abstained, error. What cannot be read is a row with its error.
+seconds, seconds_used, transcript, abstained, error. What cannot be read is a row with its error.
 """
 
 import argparse
 
-from merhan.cli.options import Number, OutputPath, add_batch_size_option
+from merhan.cli.options import Number, OutputPath, add_batch_size_option, add_transcription_options
 
 
 HELP = "score recordings, folders and tables: Parquet, CSV or JSONL, resumable"
@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser):
         metavar="FIELD=COLUMN",
         help="manifest field and the column of the tables that holds it, as audio=path (repeatable)",
     )
+    add_transcription_options(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace the file, and what an interrupted call left")
 
 
@@ -59,4 +60,6 @@ def run(arguments: argparse.Namespace):
         workers=arguments.workers,
         columns=column_options(arguments),
         overwrite=arguments.overwrite,
+        transcribe=arguments.transcribe,
+        language=arguments.language,
     )

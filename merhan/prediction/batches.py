@@ -18,7 +18,7 @@ class Window(NamedTuple):
     """A part of an input, batched by length."""
 
     number: int  # of the part
-    rows: list[dict[str, Any]]  # utterance_id, given, seconds, seconds_used, error
+    rows: list[dict[str, Any]]  # utterance_id, given, seconds, seconds_used, transcript, error
     batches: list[tuple[list[int], dict[str, torch.Tensor]]]  # positions in `rows`, and arguments of the model
 
 
@@ -79,7 +79,8 @@ class _Preparation(Dataset):
     def _read(self, utterance: Utterance) -> tuple[dict[str, Any], dict[str, Any]]:
         """The facts about an utterance, and its example for the collator, incomplete where it has an error."""
         row = dict.fromkeys(("given", "seconds", "seconds_used"))
-        row = {"utterance_id": utterance.utterance_id, **row, "error": utterance.error}
+        row = {"utterance_id": utterance.utterance_id, **row}
+        row |= {"transcript": utterance.transcript, "error": utterance.error}
         example: dict[str, Any] = {}
         try:
             if utterance.error is None:

@@ -40,6 +40,7 @@ class Utterance(NamedTuple):
     start: float | None = None  # seconds
     end: float | None = None
     features: Mapping[str, str] = {}  # modality -> .npy file of features
+    transcript: str | None = None  # what a recogniser heard, where there was no text
     error: str | None = None  # why it cannot be read
 
 

@@ -21,6 +21,7 @@ from merhan.prediction.batches import read_windows
 from merhan.prediction.inputs import Source, Utterance, fingerprint, open_sources
 from merhan.prediction.result_files import Parts, require_suffix, result_table, with_abstentions
 from merhan.prediction.scoring import score_windows
+from merhan.prediction.transcription import Transcriber
 from modeling_merhan import MerhanForSequenceClassification
 from processing_merhan import MerhanProcessor
 
@@ -37,6 +38,7 @@ class Predictor:
         batch_size: utterances per batch and process.
         min_score: answers whose highest score is lower are marked as abstentions, 0 to 1.
         speed: precision and loader workers.
+        transcriber: finds the words of utterances that have none.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Predictor:
         batch_size: int = 16,
         min_score: float = 0.0,
         speed: Speed | None = None,
+        transcriber: Transcriber | None = None,
     ):
         if batch_size < 1:
             raise InputError(f"batch_size: {batch_size} is not a number of utterances; give 1 or more.")
@@ -56,20 +59,26 @@ class Predictor:
         self.model, self.processor = model, processor
         self.labels = list(label_ids(model))
         self.batch_size, self.min_score, self.speed = batch_size, min_score, speed or Speed()
+        self.transcriber = transcriber
 
-    def table(self, inputs: Any, columns: Mapping[str, str | None] | None = None) -> pd.DataFrame:
+    def table(self, inputs: Any, columns: Mapping[str, str | None] | None = None, quiet: bool = False) -> pd.DataFrame:
         """The results of all inputs, see [`open_sources`], in memory.
+
+        Args:
+            quiet: no progress bar, and no warning about rows; for many small calls.
 
         Returns:
             One row per utterance: `utterance_id`, `prediction`, `score_<label>` per label, `given` (as `audio+text`),
-            `seconds` of sound, `seconds_used` of them, `abstained`, and `error`, which leaves the others empty.
+            `seconds` of sound, `seconds_used` of them, `transcript` (what a recogniser heard, where there was no text;
+            used if `given` names the text), `abstained`, and `error`, which leaves the others empty.
         """
         sources = self._open(inputs, columns)
         parts = _parts(sources)
-        results = [row for _, rows in self._results(parts, sum(map(len, sources))) for row in rows]
+        results = [row for _, rows in self._results(parts, sum(map(len, sources)), quiet) for row in rows]
         summary = _Summary()
         table = self._finished(result_table(results, self.labels), summary)
-        summary.log()
+        if not quiet:
+            summary.log()
         return table
 
     def file(
@@ -132,14 +141,23 @@ class Predictor:
             parts.write(number, result_table(rows, self.labels))
 
     def _results(
-        self, parts: Iterator[tuple[int, list[Utterance]]], total: int
+        self, parts: Iterator[tuple[int, list[Utterance]]], total: int, quiet: bool = False
     ) -> Iterator[tuple[int, list[dict[str, Any]]]]:
         """Numbered parts of an input -> their results, with a progress bar."""
         modalities = self.model.config.modalities
+        if self.transcriber is not None:
+            parts = self._with_words(parts, self.transcriber)
         windows = read_windows(parts, self.processor, modalities, self.batch_size, self.speed.workers)
-        hidden = not (progress_is_visible() and PartialState().is_main_process)
+        hidden = quiet or not (progress_is_visible() and PartialState().is_main_process)
         with tqdm(total=total, unit=" utterances", smoothing=0.05, disable=hidden) as bar:
             yield from score_windows(self.model, windows, self.speed.precision, bar.update)
+
+    def _with_words(
+        self, parts: Iterator[tuple[int, list[Utterance]]], transcriber: Transcriber
+    ) -> Iterator[tuple[int, list[Utterance]]]:
+        for number, part in parts:
+            yield number, [transcriber.with_words(utterance, self.processor) for utterance in part]
+        transcriber.log()
 
     def _finished(self, table: pa.Table, summary: "_Summary") -> pd.DataFrame:
         frame = with_abstentions(table, self.labels, self.min_score)
@@ -150,6 +168,8 @@ class Predictor:
         """A hash of everything about the model that scores depend on."""
         digest = weights_digest(self.model)
         settings = [self.model.config.to_dict(), self.processor.to_dict(), str(self.speed.precision), self.batch_size]
+        if self.transcriber is not None:
+            settings.append([self.transcriber.name, self.transcriber.language])
         digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
         return hashlib.blake2b(digest.digest(), digest_size=16).hexdigest()
 

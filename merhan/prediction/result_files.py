@@ -29,7 +29,8 @@ def result_schema(labels: Sequence[str]) -> pa.Schema:
         pa.field("seconds", pa.float64()),
         pa.field("seconds_used", pa.float64()),
     ]
-    return pa.schema([*fields, pa.field("abstained", pa.bool_()), pa.field("error", pa.string())])
+    fields += [pa.field("transcript", pa.string()), pa.field("abstained", pa.bool_()), pa.field("error", pa.string())]
+    return pa.schema(fields)
 
 
 def result_table(rows: Sequence[dict[str, Any]], labels: Sequence[str]) -> pa.Table:

@@ -69,7 +69,7 @@ def timeline(
         transcripts = _transcripts(rows, transcriber)
         scores = predictor.table(_with_words(rows, transcripts, transcriber, predictor))
         seconds = soundfile.info(str(tracks[0].path)).duration
-    scores = scores.drop(columns=["utterance_id", "seconds", "seconds_used"])
+    scores = scores.drop(columns=["utterance_id", "seconds", "seconds_used", "transcript"])
     rows["text"] = [transcript.text or None for transcript in transcripts] or None
     utterances = pd.concat([rows[["start", "end", "speaker", "text"]], scores], axis=1)
     curve = smoothed_curve(utterances, predictor.labels, seconds, predictor.min_score)

@@ -9,7 +9,8 @@ import numpy as np
 
 from merhan.errors import InputError
 from merhan.logs import get_logger
-from processing_merhan import SAMPLING_RATE, MerhanProcessor
+from merhan.prediction.inputs import Utterance
+from processing_merhan import SAMPLING_RATE, AudioError, MerhanProcessor, load_audio
 
 
 logger = get_logger(__name__)
@@ -85,6 +86,17 @@ class Transcriber:
             reason = "too long for the text backbone"
         self.counts[reason or "used"] += 1
         return "" if reason else transcript.text
+
+    def with_words(self, utterance: Utterance, processor: MerhanProcessor) -> Utterance:
+        """An utterance without words, with those that are heard in it; one that cannot be decoded as it is."""
+        if utterance.text or utterance.audio is None or utterance.error is not None:
+            return utterance
+        try:
+            waveform = load_audio(utterance.audio, utterance.start, utterance.end, 0.0)
+        except AudioError:
+            return utterance  # whoever decodes it for the model says why
+        transcript = self(waveform)
+        return utterance._replace(text=self.usable_text(transcript, processor), transcript=transcript.text)
 
     def log(self):
         """Say how many transcripts were not used, and why."""
