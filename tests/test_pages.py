@@ -290,6 +290,14 @@ def test_the_sound_of_a_long_recording_is_beside_the_page(timeline, tmp_path, mo
     assert 'src="../tone.wav"' in page and "data:audio" not in page and "beside itself: ../tone.wav" in page
 
 
+def test_a_timeline_without_speech_or_answers(timeline, tmp_path):
+    empty = timeline._replace(utterances=timeline.utterances.iloc[:0], curve=timeline.curve.iloc[:0])
+    assert "There is no speech in this recording" in timeline_page(empty, tmp_path / "call.html")
+    failed = timeline.utterances.assign(prediction=None, score_joy=None, score_anger=None, error="cannot be read")
+    page = timeline_page(timeline._replace(utterances=failed), tmp_path / "call.html")
+    assert "<dd>error 2</dd>" in page and page.count("<td>cannot be read</td>") == 2
+
+
 def test_what_a_recording_is_called_and_says_is_escaped(timeline, tmp_path):
     page = timeline_page(timeline, tmp_path / "call.html")
     assert "&lt;well&gt;" in page and "<well>" not in page

@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -66,12 +67,12 @@ def timeline_page(timeline: Timeline, out: Path) -> str:
 
 def _header(timeline: Timeline) -> dict[str, str]:
     speakers = sorted(timeline.utterances["speaker"].dropna().unique())
-    counts = timeline.utterances["prediction"].value_counts()
+    counts = Counter(map(answer, records(timeline.utterances)))
     return {
         "Length": _clock(timeline.seconds),
         "Utterances": str(len(timeline.utterances)),
         "Speakers": ", ".join(map(str, speakers)),
-        "Emotions": ", ".join(f"{label} {count}" for label, count in counts.items()),
+        "Emotions": ", ".join(f"{label} {count}" for label, count in counts.most_common()),
         "Words": timeline.transcribed_by or "",
     }
 
