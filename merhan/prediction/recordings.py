@@ -70,15 +70,14 @@ def _pieces(path: Path) -> Iterator[tuple[np.ndarray, int]]:
     """The same of any recording. Its length is not known before its end: a piece that lies behind it is refused, and
     what is left is read as the last one."""
     for number in itertools.count():
-        start = number * _PIECE_SECONDS - (_OVERLAP if number else 0)
+        start = max(number * _PIECE_SECONDS - _OVERLAP, 0.0)
         try:
             piece, rate = decode_audio(path, start, (number + 1) * _PIECE_SECONDS)
             is_last = False
         except AudioError:
             piece, rate = decode_audio(path, start)
             is_last = True
-        overlap = round(_OVERLAP * rate) if number else 0
-        yield piece[:, overlap:], rate
+        yield piece[:, round((number * _PIECE_SECONDS - start) * rate) :], rate
         if is_last:
             return
 

@@ -90,4 +90,6 @@ def _uncovered(start: float, end: float, pieces: Sequence[Turn]) -> list[tuple[f
         if piece.start > start:
             gaps.append((start, piece.start))
         start = max(start, piece.end)
-    return [*gaps, (start, end)] if end > start else gaps
+    if end > start:
+        gaps.append((start, end))
+    return gaps

@@ -47,7 +47,9 @@ class PauseSplitter:
     @property
     def first(self) -> int:
         """The first sample that an utterance may need that has not ended yet."""
-        return self.position - _PADDING if self.start is None else self.start - self.padding
+        if self.start is None:
+            return self.position - _PADDING
+        return self.start - self.padding
 
     def add(self, probability: float) -> Stretch | None:
         """Classify the next window; returns the utterance that ends with it."""
@@ -69,7 +71,10 @@ class PauseSplitter:
         """The utterance that is open where the sound ends, after `length` samples."""
         if self.start is None:
             return None
-        ending = self._end(length if self.silence is None else self.silence)
+        end = length
+        if self.silence is not None:
+            end = self.silence
+        ending = self._end(end)
         return ending and Stretch(ending.start, min(ending.end, length))
 
     def _speak(self, here: int):
@@ -82,11 +87,12 @@ class PauseSplitter:
     def _end(self, end: int) -> Stretch | None:
         """Close the open utterance, whose speech ends here; None if it is too short."""
         assert self.start is not None
-        stretch = Stretch(self.start - self.padding, end + _PADDING)
-        is_speech = end - self.start > _SHORTEST
+        stretch = None
+        if end - self.start > _SHORTEST:
+            stretch = Stretch(self.start - self.padding, end + _PADDING)
         self.start = self.silence = None
         self.pauses = []
-        return stretch if is_speech else None
+        return stretch
 
     def _split(self, here: int) -> Stretch:
         """Close the part of the open utterance before its longest pause; what follows stays open."""
@@ -138,7 +144,9 @@ class SpeechSegmenter:
         if len(self.rest):
             ended = self.add(np.zeros(WINDOW - len(self.rest), np.float32))
         last = self.splitter.finish(length)
-        return [*ended, last] if last is not None else ended
+        if last is not None:
+            ended.append(last)
+        return ended
 
     def _probability(self, window: torch.Tensor) -> float:
         with torch.inference_mode():

@@ -26,8 +26,10 @@ def write_timeline(timeline: Timeline, out: Path):
         with atomic_path(out) as temporary:
             timeline.utterances.to_csv(temporary, index=False, encoding="utf-8")
         return
-    text = timeline_page(timeline, out) if out.suffix == ".html" else _WRITERS[out.suffix](timeline)
-    write_text(out, text)
+    if out.suffix == ".html":
+        write_text(out, timeline_page(timeline, out))
+        return
+    write_text(out, _WRITERS[out.suffix](timeline))
 
 
 def require_suffix(out: Path):
@@ -40,10 +42,14 @@ def require_suffix(out: Path):
 def caption(row: dict[str, Any]) -> str:
     """An utterance in a line: its speaker, label, score and words."""
     label = answer(row)
-    score = f" {row['score_' + label]:.2f}" if label == row["prediction"] else ""
-    speaker = f"{row['speaker']}: " if _is_text(row["speaker"]) else ""
-    words = f": {row['text']}" if row["text"] else ""
-    return " ".join(f"{speaker}{label}{score}{words}".split())
+    line = label
+    if label == row["prediction"]:
+        line += f" {row['score_' + label]:.2f}"
+    if row["speaker"]:
+        line = f"{row['speaker']}: {line}"
+    if row["text"]:
+        line += f": {row['text']}"
+    return " ".join(line.split())
 
 
 def _json(timeline: Timeline) -> str:
@@ -79,7 +85,9 @@ def _rttm(timeline: Timeline) -> str:
     name = "_".join(Path(timeline.recording).stem.split()) or "recording"
     for row in records(timeline.utterances):
         label = answer(row)
-        score = f"{row['score_' + label]:.3f}" if label == row["prediction"] else "<NA>"
+        score = "<NA>"
+        if label == row["prediction"]:
+            score = f"{row['score_' + label]:.3f}"
         names = "/".join("_".join(text.split()) for text in (row["speaker"], label) if text)
         times = f"{row['start']:.3f} {row['end'] - row['start']:.3f}"
         lines.append(f"SPEAKER {name} 1 {times} <NA> <NA> {names} {score} <NA>\n")

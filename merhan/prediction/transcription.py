@@ -72,20 +72,20 @@ class Transcriber:
         chunks = result.get("chunks") or [{"text": result["text"], "timestamp": (0.0, seconds)}]
         words = [word for chunk in chunks for word in _words(chunk, seconds)]
         languages = Counter(chunk["language"] for chunk in [result, *chunks] if chunk.get("language"))
-        language = languages.most_common(1)[0][0] if languages else None
+        language = next((name for name, _ in languages.most_common(1)), None)
         return Transcript(" ".join(result["text"].split()), words, language)
 
     def usable_text(self, transcript: Transcript, processor: MerhanProcessor) -> str:
         """The text for the model; empty where nothing was heard, or nothing that it can use, which is counted."""
-        reason = ""
+        reason = "used"
         if not transcript.text:
             reason = "empty"
         elif self.language and transcript.language and _language_name(transcript.language) != self.language:
             reason = "of another language"
         elif not _is_readable(processor, transcript.text):
             reason = "too long for the text backbone"
-        self.counts[reason or "used"] += 1
-        return "" if reason else transcript.text
+        self.counts[reason] += 1
+        return transcript.text * (reason == "used")
 
     def with_words(self, utterance: Utterance, processor: MerhanProcessor) -> Utterance:
         """An utterance without words, with those that are heard in it; one that cannot be decoded as it is."""
