@@ -243,10 +243,10 @@ def timeline(tone, tmp_path) -> Timeline:
     rows = [(0.2, 1.0, "Ann", "oh <well>", "joy", 0.8, 0.2, False), (1.5, 2.5, "Bob", None, "anger", 0.45, 0.55, True)]
     columns = ["start", "end", "speaker", "text", "prediction", "score_joy", "score_anger", "abstained"]
     utterances = pd.DataFrame(rows, columns=columns).assign(error=None)
-    curve = smoothed_curve(utterances, ["anger", "joy"], 3.0, 0.6)
+    curve = smoothed_curve(utterances, ["anger", "joy"], 30.0, 0.6)
     words = [(0, 0.2, 0.6, "oh"), (0, 0.6, 1.0, "<well>")]
     table = pd.DataFrame(words, columns=["utterance", "start", "end", "word"])
-    return Timeline(str(tone(seconds=3.0)), 3.0, ["anger", "joy"], utterances, curve, table, "whisper")
+    return Timeline(str(tone(seconds=30.0)), 30.0, ["anger", "joy"], utterances, curve, table, "whisper")
 
 
 # Clicks and keys, and what the page shows then, added to the probe's page.
@@ -279,7 +279,7 @@ def test_a_timeline_in_a_browser(timeline, tmp_path, width, dark):
     assert states[0].startswith("0.7|0:00 Ann joy oh <well>") and states[0].count("0:00 Ann joy") == 2
     assert states[1].startswith("1.5|0:01 Bob uncertain"), "the next utterance"
     assert states[2].startswith("0.2|0:00 Ann joy"), "the one before"
-    assert states[3].startswith("3|0:03") and states[4].startswith("0|0:00") and states[5] is True
+    assert states[3].startswith("30|0:30") and states[4].startswith("25|0:25") and states[5] is True
 
 
 def test_the_sound_of_a_long_recording_is_beside_the_page(timeline, tmp_path, monkeypatch):

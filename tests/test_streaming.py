@@ -89,7 +89,7 @@ def test_words_belong_to_the_utterance_of_their_time(predictor, corpora, monkeyp
     for number, chunk in enumerate(chunks(sound, 320)):
         now = 0.02 * number
         words = [(middle, "lovely")] if now <= middle < now + 0.02 else []
-        words += [(second.start + 0.1, "dinner")] if now <= second.start + 0.4 < now + 0.02 else []
+        words += [(second.start + 0.1, "dinner")] if now <= middle < now + 0.02 else []  # announced early
         words += [(middle, "late")] if now <= second.start + 0.4 < now + 0.02 else []
         final += stream.add(chunk, words)
     final += stream.add(np.zeros(0, np.float32), [(1e4, "never")])

@@ -44,14 +44,17 @@ def recording(demo, tmp_path):
     return tmp_path / "call.wav", borders
 
 
-def write_m4a(path, samples: np.ndarray, rate: int = 16_000):
-    """Write `(channels, samples)` as AAC, which soundfile does not read."""
+def write_by_ffmpeg(path, samples: np.ndarray, codec: str):
+    """Write `(channels, samples)` at 16 kHz in a format that soundfile does not read."""
     av = pytest.importorskip("av")
     layout = {1: "mono", 2: "stereo"}[len(samples)]
+    sound, kind = np.ascontiguousarray(samples, np.float32), "fltp"
+    if codec == "pcm_s16le":
+        sound, kind = (2**15 * samples).astype(np.int16).T.reshape(1, -1), "s16"
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=rate, layout=layout)
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples, np.float32), format="fltp", layout=layout)
-        frame.sample_rate = rate
+        stream = container.add_stream(codec, rate=16_000, layout=layout)
+        frame = av.AudioFrame.from_ndarray(sound, format=kind, layout=layout)
+        frame.sample_rate = 16_000
         container.mux([*stream.encode(frame), *stream.encode(None)])
 
 
@@ -165,17 +168,19 @@ def test_each_speaker_has_a_curve():
 
 
 @pytest.mark.parametrize("seconds", [0.9, 1.0, 2.0, 2.1, 3.35])
-@pytest.mark.parametrize("channels", [1, 2])
-def test_a_format_that_only_ffmpeg_reads_is_copied_piece_by_piece(seconds, channels, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "codec", "channels"), [("call.m4a", "aac", 1), ("call.m4a", "aac", 2), ("call.mka", "pcm_s16le", 2)]
+)
+def test_what_only_ffmpeg_reads_is_copied_in_pieces(seconds, name, codec, channels, tmp_path, monkeypatch):
     monkeypatch.setattr(recordings, "_PIECE_SECONDS", 1)
     time = np.arange(round(16_000 * seconds)) / 16_000
     tones = [0.5 * np.sin(2 * np.pi * frequency * time) for frequency in (200, 300)]
-    write_m4a(tmp_path / "call.m4a", np.stack(tones[:channels]))
-    whole, _ = recordings.decode_audio(tmp_path / "call.m4a")
-    with open_tracks(tmp_path / "call.m4a", by_channel=False) as (track,):
+    write_by_ffmpeg(tmp_path / name, np.stack(tones[:channels]), codec)
+    whole, _ = recordings.decode_audio(tmp_path / name)
+    with open_tracks(tmp_path / name, by_channel=False) as (track,):
         np.testing.assert_allclose(soundfile.read(track.path)[0], whole.mean(axis=0), atol=1e-6)
     if channels == 2:
-        with open_tracks(tmp_path / "call.m4a", by_channel=True) as tracks:
+        with open_tracks(tmp_path / name, by_channel=True) as tracks:
             copies = [soundfile.read(track.path)[0] for track in tracks]
         np.testing.assert_allclose(copies, whole, atol=1e-6)
 
