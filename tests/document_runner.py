@@ -66,6 +66,24 @@ class EmotionVectors:
             np.save(Path(output_dir, f"{name}.npy"), vector.astype(np.float32))
 
 
+class Microphone:
+    """In place of `sounddevice.InputStream`: somebody speaks all the time."""
+
+    def __init__(self, samplerate: int, channels: int, dtype: str, blocksize: int):
+        assert (samplerate, channels, dtype) == (16_000, 1, "float32")
+        self.sound = itertools.cycle(speak(np.random.default_rng(0), 150.0, 3.0, "aroused"))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+    def read(self, frames: int) -> tuple[np.ndarray, bool]:
+        """`(frames, 1)`, and whether samples were lost."""
+        return np.fromiter(self.sound, np.float32, frames)[:, None], False
+
+
 def lay_out():
     """What the pages presuppose: recordings, and tables without labels."""
     rng = np.random.default_rng(0)
@@ -73,6 +91,8 @@ def lay_out():
         record(Path(name), rng, 150.0, "aroused")
     pieces = [np.concatenate([speak(rng, 120.0, 1.0, "quiet"), np.zeros(16_000)]) for _ in range(4)]
     soundfile.write("call.wav", np.concatenate(pieces), 16_000)
+    soundfile.write("stereo.wav", np.stack([np.concatenate(pieces), np.concatenate(pieces[::-1])], axis=1), 16_000)
+    Path("call.rttm").write_text("SPEAKER call 1 0 60 <NA> <NA> Ann <NA> <NA>\n", encoding="utf-8")
     for (speaker, pitch), label, take in itertools.product(SPEAKERS.items(), ("joy", "sadness"), "12"):
         manner = {"joy": "aroused", "sadness": "quiet"}[label]
         record(Path(f"clips/{label}/{speaker}_0{take}.wav"), rng, pitch, manner)
@@ -167,6 +187,7 @@ def stand_in_for_run(folder: Path):
 def run_blocks(document: Path):
     """Run the blocks of a document; the first that fails ends the program, and its place is the last line printed."""
     names: dict[str, Any] = dict(PLACEHOLDERS)
+    sys.modules["sounddevice"] = types.SimpleNamespace(InputStream=Microphone)  # type: ignore[assignment]
     sys.modules["funasr"] = types.SimpleNamespace(AutoModel=EmotionVectors)  # type: ignore[assignment]
     for block in blocks_of(document):
         print(f"--- {block.place}", flush=True)

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import document_runner
@@ -12,14 +13,21 @@ import pytest
 import yaml
 from documents import DOCUMENTS, NOT_RUN, PROJECT, blocks_of, commands, commands_of, why_not_run
 from hub_server import running_hub
+from tiny_whisper import tiny_whisper
 
 from merhan.models.tiny_backbones import tiny_audio, tiny_text
+
+
+def recogniser() -> Path:
+    return tiny_whisper(Path(tempfile.mkdtemp()))
 
 
 # The names of the documents -> the checkpoints that the Hub of these tests has under them.
 BACKBONES = {
     "facebook/wav2vec2-base": lambda: tiny_audio("wav2vec2"),
     "FacebookAI/roberta-base": lambda: tiny_text(["I cannot believe it! No.", "the dinner was lovely"]),
+    "openai/whisper-base": recogniser,
+    "openai/whisper-base.en": recogniser,
 }
 
 
