@@ -20,10 +20,11 @@ from merhan.data.leaks import require_accepted_leaks
 from merhan.data.loading import Data, long_sound_notes
 from merhan.data.loading import load_data as load_rows
 from merhan.data.provenance import initial_weight_records
+from merhan.errors import InputError
 from merhan.evaluation.comparison import compare as compare_systems
 from merhan.evaluation.comparison import read_system
 from merhan.evaluation.evaluate import evaluate_conditions
-from merhan.evaluation.model_and_data import open_evaluation, run_trainer
+from merhan.evaluation.model_and_data import open_evaluation, recorded_data, run_trainer
 from merhan.hub.model_card import usage_example
 from merhan.hub.model_folder import export_model_folder
 from merhan.hub.publishing import publish
@@ -42,7 +43,13 @@ from merhan.recipe.loading import load_recipe
 from merhan.recipe.schema import Recipe
 from merhan.reporting.markdown_tables import scores_table
 from merhan.training.preflight import check_evaluation, check_strategies
-from merhan.training.run_folder import check_run_folder, held_run_folder, open_run_folder
+from merhan.training.run_folder import (
+    check_run_folder,
+    held_run_folder,
+    open_run_folder,
+    own_run_folder,
+    place_changes,
+)
 from merhan.training.stage import train_stage
 from modeling_merhan import MerhanForSequenceClassification
 from processing_merhan import MerhanProcessor
@@ -52,15 +59,23 @@ logger = get_logger(__name__)
 
 
 def train(
-    recipe: str | Path | Recipe, changes: Sequence[str] = (), *, resume: bool = False, overwrite: bool = False
+    recipe: str | Path | Recipe,
+    changes: Sequence[str] = (),
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    source: str | Path | None = None,
 ) -> Path:
     """Train, evaluate and export a model.
 
     Args:
         recipe: a YAML file, or a recipe that is loaded already.
         changes: `key=value` changes of a YAML recipe, as `stages.0.epochs=3`.
-        resume: resume an interrupted run of this recipe, in any stage.
+        resume: resume an interrupted run of this recipe, in any stage. The `recipe.yaml` in a run's folder resumes that
+            run with the data that it recorded, from any working folder.
         overwrite: delete an existing run of this name and start again.
+        source: the folder where the recordings of a run that is resumed by its own `recipe.yaml` are now, if they were
+            moved.
 
     Returns:
         The run's folder, with `model/` (complete, ready to publish) and `evaluation/`.
@@ -68,10 +83,14 @@ def train(
     Raises:
         InputError: anything is wrong with recipe or data; raised before any weight is loaded.
     """
-    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, changes)
+    recorded = own_run_folder(recipe, changes) if resume else None
+    if source is not None and recorded is None:
+        raise InputError("--source: is for --resume with the recipe.yaml in the folder of a run; set data.source.")
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe, [*place_changes(recorded), *changes])
     check_run_folder(recipe, resume, overwrite)
     with PartialState().main_process_first():
-        data = load_data(recipe)
+        data = recorded_data(recorded, source=source) if recorded else load_data(recipe)
     require_accepted_leaks(data.leaks, recipe.data.accept_leaks)
     check_evaluation(recipe, data)
     return train_on(recipe, data, resume, overwrite)

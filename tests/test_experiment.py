@@ -1,6 +1,7 @@
 """Experiments: which runs are started, which are kept, and what the report contains."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -54,7 +55,7 @@ if name in json.loads((here / "failing").read_text()):
     sys.exit(3)
 folder = Path(json.loads(changes["output_dir"]), name)
 for condition in ("test", "test--text"):
-    shutil.copytree(here / "prepared" / name, folder / "evaluation" / condition)
+    shutil.copytree(here / "prepared" / name, folder / "evaluation" / condition, dirs_exist_ok=True)
 shutil.copy(here / "prepared" / name / "recipe.yaml", folder)
 (folder / "model").mkdir()
 (folder / "model/README.md").touch()
@@ -124,10 +125,14 @@ def test_missing_runs_are_started_once_and_in_order(experiment):
     started = calls(experiment)
     assert [name for name, _, _ in started] == names, "rows with the same recipe share their runs"
     for _, words, _ in started:
-        assert words[:2] == ["--config", str(experiment / "recipe.yaml")] and "--resume" in words
+        assert words[:2] == ["--config", str(experiment / "recipe.yaml")] and "--resume" not in words
         assert "data.max_seconds=2" in words and "evaluation.conditions=[text]" in words or "bad" in str(words)
     set_failing(experiment)
     assert run(experiment) == [] and calls(experiment) == []
+    shutil.rmtree(experiment / "outputs/e/good-fold1-seed0/model")
+    run(experiment)
+    ((name, words, _),) = calls(experiment)
+    assert name == "good-fold1-seed0" and words[-1] == "--resume", "it was interrupted"
     (experiment / "recipe.yaml").write_text((experiment / "recipe.yaml").read_text() + "trainer: {weight_decay: 0.5}\n")
     with pytest.raises(InputError, match="differs .* in trainer.weight_decay"):
         run(experiment)

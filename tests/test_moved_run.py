@@ -41,6 +41,16 @@ def elsewhere(trained, tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+def interrupt(run: Path):
+    """Leave of a run what one has that was killed before its first checkpoint."""
+    for name in ("warmup", "model", "evaluation"):
+        shutil.rmtree(run / name)
+
+
+def weights_of(run: Path) -> bytes:
+    return (run / "model" / "model.safetensors").read_bytes()
+
+
 def metrics_of(run: Path) -> dict:
     return json.loads((run / "evaluation" / "test" / "metrics.json").read_text(encoding="utf-8"))
 
@@ -95,3 +105,45 @@ def test_a_moved_run_explains_its_utterances_and_reads_no_corpus(elsewhere, monk
     monkeypatch.setattr("merhan.data.loading.read_corpus", refuse)
     cli.main(["explain", "run", "--utterance", "demo-test-02-joy-00", "--source", "data/recordings"])
     assert "demo-test-02-joy-00.html" in capsys.readouterr().out
+
+
+def test_a_run_is_resumed_by_its_own_recipe_from_any_folder(trained, tmp_path, monkeypatch):
+    run = trained / "outputs" / "again"
+    shutil.copytree(trained / "outputs" / "small", run)
+    interrupt(run)
+    monkeypatch.chdir(tmp_path)
+    cli.main(["train", "--config", str(run / "recipe.yaml"), "--resume"])
+    assert weights_of(run) == weights_of(trained / "outputs" / "small")
+    assert list(tmp_path.iterdir()) == [], "nothing is started in the working folder"
+
+
+def test_a_moved_run_is_resumed_where_it_is(elsewhere, trained, monkeypatch):
+    monkeypatch.setattr("merhan.data.loading.read_corpus", None)  # what the run recorded is enough
+    interrupt(elsewhere / "run")
+    with pytest.raises(InputError, match=r"run: .*\.wav: no such recording, as \d+ of \d+; say .* --source"):
+        api.train("run/recipe.yaml", resume=True)
+    with pytest.raises(InputError, match=r"--resume: the recipe differs from that of .*run in seed; use the same"):
+        api.train("run/recipe.yaml", ["seed=3"], resume=True)
+    cli.main(["train", "--config", "run/recipe.yaml", "--resume", "--source", "data/recordings"])
+    assert weights_of(elsewhere / "run") == weights_of(trained / "outputs" / "small")
+    assert metrics_of(elsewhere / "run")["protocol"] == metrics_of(trained / "outputs" / "small")["protocol"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "place"),
+    [
+        ("started.yaml", [], "outputs/small"),
+        ("started.yaml", ["output_dir=run"], "run/small"),
+        ("run/recipe.yaml", ["run_name=other"], "outputs/other"),
+    ],
+)
+def test_what_is_not_there_is_not_resumed(recipe, changes, place, elsewhere, trained):
+    shutil.copy(trained / "recipe.yaml", "started.yaml")
+    with pytest.raises(InputError, match=f"^--resume: there is no run in {elsewhere / place}; .*leave out --resume"):
+        api.train(recipe, changes, resume=True)
+    assert not (elsewhere / place).exists()
+
+
+def test_moved_recordings_are_named_only_for_a_run_that_recorded_them(elsewhere):
+    with pytest.raises(InputError, match=r"--source: is for --resume with the recipe.yaml in the folder of a run"):
+        api.train("run/recipe.yaml", source="data")

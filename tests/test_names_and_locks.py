@@ -97,7 +97,7 @@ def test_a_run_in_use_is_refused_until_its_process_ends_however_it_does(recipe):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, **pipes) as process:
         assert process.stdout.readline() == b"held\n"
-        for options in ({}, {"resume": True}, {"overwrite": True}):
+        for options in ({}, {"overwrite": True}):
             with pytest.raises(InputError, match=f"small: is in use by process {process.pid} on .* since 20"):
                 api.train(recipe, **options)
         process.kill()

@@ -29,6 +29,7 @@ import train_hf_e2e
 from merhan.data.collator import Collator
 from merhan.data.dataset import EmotionDataset, dialogue_context, grid_cells
 from merhan.data.loading import Data
+from merhan.errors import InputError
 from merhan.models import inference
 from merhan.models.building import build_model
 from merhan.models.inference import load_stage_model, longest_first, predict_logits
@@ -652,8 +653,9 @@ def test_a_run_that_is_killed_while_its_folder_is_made_leaves_none(monkeypatch, 
             killed.setattr("merhan.training.run_folder.write_json", Mock(side_effect=KeyboardInterrupt))
             open_run_folder(recipe, data, overwrite=overwrite)
         assert not (tmp_path / "outputs" / "x").exists()
-        check_run_folder(recipe, resume=True, overwrite=False)
-        folder = open_run_folder(recipe, data, resume=True)
+        with pytest.raises(InputError, match="--resume: there is no run in"):
+            check_run_folder(recipe, resume=True, overwrite=False)
+        folder = open_run_folder(recipe, data)
         assert (folder / "recipe.yaml").is_file() and list(folder.parent.iterdir()) == [folder]
 
 

@@ -12,7 +12,7 @@ The result is outputs/<run_name>/: recipe.yaml (resolved), manifest.parquet, pro
 
 import argparse
 
-from merhan.cli.options import add_set_option
+from merhan.cli.options import add_moved_source_option, add_set_option
 
 
 HELP = "train a model from a recipe, evaluate it, and write the model folder"
@@ -23,7 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--config", required=True, help="recipe, a YAML file; configs/ has one per corpus")
     add_set_option(parser)
     parser.add_argument("--run_name", help="name of the run's folder, in place of the recipe's")
-    parser.add_argument("--resume", action="store_true", help="resume an interrupted run of this recipe")
+    parser.add_argument(
+        "--resume", action="store_true", help="resume an interrupted run of this recipe, or the one in RUN/recipe.yaml"
+    )
+    add_moved_source_option(parser)
     parser.add_argument("--overwrite", action="store_true", help="delete an existing run of this name and start again")
     parser.add_argument(
         "--dry_run", action="store_true", help="try the whole recipe on tiny stand-ins, two steps per stage, and exit"
@@ -33,7 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser):
 def run(arguments: argparse.Namespace):
     """Run the command."""
     from merhan.api import train, train_on
-    from merhan.recipe.loading import load_recipe
     from merhan.training.dry_run import check_available_data, dry_run
 
     changes = list(arguments.set)
@@ -44,4 +46,4 @@ def run(arguments: argparse.Namespace):
         for sentence in check_available_data(arguments.config, changes):
             print(f"  {sentence}")
         return
-    train(load_recipe(arguments.config, changes), resume=arguments.resume, overwrite=arguments.overwrite)
+    train(arguments.config, changes, resume=arguments.resume, overwrite=arguments.overwrite, source=arguments.source)

@@ -19,6 +19,7 @@ from merhan.logs import get_logger
 from merhan.models.inference import load_checkpoint
 from merhan.recipe.loading import load_recipe, override_data
 from merhan.recipe.schema import DataRecipe
+from merhan.training.run_folder import has_record
 from modeling_merhan import MerhanForSequenceClassification
 from processing_merhan import MerhanProcessor
 
@@ -100,37 +101,37 @@ def evaluation_data(
     return load_recipe(recipe, changes).data
 
 
-def recorded_data(checkpoint: str | Path, split: str, source: str | Path | None = None) -> Data:
+def recorded_data(checkpoint: str | Path, split: str | None = None, source: str | Path | None = None) -> Data:
     """The rows that a run recorded in its folder; the corpus is not read again.
 
     Args:
         checkpoint: the run's folder.
-        split: the split whose recordings must be there.
+        split: the split whose recordings must be there; by default all of them.
         source: the folder where its recordings are now, if they were moved.
 
     Raises:
         InputError: the checkpoint is not a run folder, has no such split, or a recording is not where it was.
     """
-    if not is_run_folder(checkpoint):
-        raise InputError(f"{checkpoint}: is not a run folder, so there is no data to find --utterance in.")
     folder = Path(checkpoint).resolve()
+    if not (is_run_folder(folder) or has_record(folder)):
+        raise InputError(f"{checkpoint}: is not a run folder, so there is no data to find --utterance in.")
     names = ("manifest.parquet", "dialogues.parquet")
     require_intact(folder, _REMEDY, (*names, "provenance.json"))
     tables = [folder / name for name in names if (folder / name).is_file()]
     if len(tables) < 2 and load_recipe(_run_recipe(folder)).data.context_turns:
         raise InputError(
             f"{checkpoint}: an earlier version recorded this run without the turns that are only context; evaluate "
-            f"with --recipe {Path(checkpoint) / 'recipe.yaml'}, which reads the corpus again."
+            f"with --recipe {Path(checkpoint) / 'recipe.yaml'}, which reads the corpus again, or resume it by the "
+            f"recipe that it was started with."
         )
     recorded = [with_absolute_paths(normalise_columns(read_table(path), str(path)), folder) for path in tables]
     if source is not None:
         recorded = [moved_paths(rows, source) for rows in recorded]
     rows = recorded[0]
-    chosen = rows[rows["split"] == split]
-    if chosen.empty:
-        splits = sorted(rows["split"].unique())
+    splits = sorted(rows["split"].unique())
+    if split is not None and split not in splits:
         raise InputError(f"{tables[0]}: there are no rows of the split {split!r}{did_you_mean(split, splits)}")
-    _require_recordings(chosen, checkpoint)
+    _require_recordings(rows[rows["split"].isin([split] if split else splits)], checkpoint)
     return Data(rows, recorded[-1], dict(read_provenance(str(checkpoint)).get("protocol", {})), [], [])
 
 

@@ -23,7 +23,7 @@ from merhan.experiments.plan import (
 )
 from merhan.experiments.report import write_report
 from merhan.logs import get_logger, progress
-from merhan.training.run_folder import check_run_folder
+from merhan.training.run_folder import check_run_folder, is_started
 
 
 logger = get_logger(__name__)
@@ -79,7 +79,7 @@ def _launcher(command: str | None) -> list[str]:
 def _check_runs(plan: Mapping[str, Sequence[Run]]):
     """Check every recipe, and that existing folders belong to the same recipe."""
     for run in {run for runs in plan.values() for run in runs}:
-        check_run_folder(row_recipe(run.config, run.changes), resume=True, overwrite=False)
+        check_run_folder(row_recipe(run.config, run.changes), resume=is_started(run.folder), overwrite=False)
 
 
 def _train_missing(
@@ -113,7 +113,9 @@ def _train(program: Sequence[str], jobs: int, run: Run) -> str | None:
     logger.info(f"{run.folder}: training, see {log}")
     environment = {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // jobs, 1))} | os.environ
     with log.open("ab") as file:
-        command = [*_command(program, run.config, run.changes), "--resume"]
+        command = _command(program, run.config, run.changes)
+        if is_started(run.folder):
+            command.append("--resume")
         process = subprocess.run(command, env=environment, stdout=file, stderr=file, check=False)
     return _failure(f"{run.folder}, see {log}", process.returncode, log.read_bytes())
 

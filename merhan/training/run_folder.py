@@ -1,9 +1,10 @@
 """The folder of a run: created whole, or resumed if recipe and data are the same."""
 
+import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from merhan.training.arguments import training_arguments
 
 
 _HASHED = ("recipe.yaml", "manifest.parquet", "provenance.json")
-_MAY_CHANGE = ("evaluation", "hub")  # sections of a recipe that may differ when a run is resumed
+# What may differ in the recipe of a resumed run: two sections, and where the run is.
+_MAY_CHANGE = ("evaluation", "hub", "output_dir", "run_name")
 
 
 def run_folder(recipe: Recipe) -> Path:
@@ -32,12 +34,37 @@ def run_folder(recipe: Recipe) -> Path:
     return Path(recipe.output_dir) / recipe.run_name
 
 
+def is_started(folder: Path) -> bool:
+    """Whether a folder holds a run, finished or not."""
+    return (folder / "recipe.yaml").is_file()
+
+
+def has_record(folder: Path) -> bool:
+    """Whether a folder holds a run with the data that it was started with."""
+    return all((folder / name).is_file() for name in _HASHED)
+
+
+def own_run_folder(recipe: str | Path | Recipe, changes: Sequence[str]) -> Path | None:
+    """The run in whose folder a recipe lies; None for other recipes, and where changes name another folder."""
+    if isinstance(recipe, Recipe) or any(change.startswith(("output_dir=", "run_name=")) for change in changes):
+        return None
+    path = Path(recipe).absolute()
+    return path.parent if path.name == "recipe.yaml" and has_record(path.parent) else None
+
+
+def place_changes(folder: Path | None) -> list[str]:
+    """The changes by which a run's own recipe means the folder where it is now, from any working folder."""
+    if folder is None:
+        return []
+    return [f"output_dir={json.dumps(str(folder.parent))}", f"run_name={json.dumps(folder.name)}"]
+
+
 def check_run_folder(recipe: Recipe, resume: bool, overwrite: bool):
     """Check, before any work is done, that the run may write into its folder and that its TrainingArguments are valid.
 
     Raises:
-        InputError: invalid TrainingArguments, a folder that holds another run or something else, or a recipe that
-            differs from the one of the run to resume.
+        InputError: invalid TrainingArguments, a folder that holds another run or something else, no run to resume, or
+            a recipe that differs from the one of the run to resume.
     """
     folder = run_folder(recipe)
     _check_training_arguments(recipe, folder)
@@ -46,6 +73,11 @@ def check_run_folder(recipe: Recipe, resume: bool, overwrite: bool):
     saved = folder / "recipe.yaml"
     if not saved.is_file() and folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"{folder}: exists and is not the folder of a run; choose another --run_name.")
+    if resume and not saved.is_file():
+        raise InputError(
+            f"--resume: there is no run in {folder.absolute()}; give the recipe in the folder of the run, as --config "
+            f"RUN/recipe.yaml, or leave out --resume."
+        )
     if not saved.is_file() or overwrite:
         return
     if not resume:
@@ -84,13 +116,12 @@ def open_run_folder(recipe: Recipe, data: Data, resume: bool = False, overwrite:
         InputError: the data differs from that of the run to resume.
     """
     folder = run_folder(recipe)
-    is_resumed = resume and (folder / "recipe.yaml").is_file()
-    if is_resumed:
+    if resume:
         _require_same_data(folder, data)  # in every process: one that failed alone would leave the others waiting
     PartialState().wait_for_everyone()
     if PartialState().is_main_process:
         check_run_folder(recipe, resume, overwrite)  # again: another run may have ended since
-        if is_resumed:
+        if resume:
             _replace_recipe(folder, recipe)
         else:
             _create_run_folder(folder, recipe, data, overwrite)
