@@ -23,6 +23,7 @@ import atexit
 import contextlib
 import faulthandler
 import functools
+import http.client
 import io
 import itertools
 import json
@@ -30,10 +31,14 @@ import logging
 import marshal
 import math
 import os
+import queue
 import re
 import subprocess
 import sys
+import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -70,6 +75,7 @@ _MOST_SAMPLES = 2**28
 _TOO_LONG = "holds over 2^28 samples (1 GiB); give `start` and `end`, or cut it into utterances"
 _TRUNCATED = "is truncated, it holds less than its header says; copy it again from its source"
 _DECODING_SECONDS = 30.0  # and 1 more per MiB
+_MOST_DOWNLOADED, _DOWNLOAD_SECONDS = 100 * 2**20, 60.0  # bytes; of one address, from the request to the last byte
 _BLOCK = 2**22  # samples that are read at a time
 _LARGEST_KERNEL = 2**20  # source rate times target rate, both reduced, up to which torchaudio resamples
 
@@ -305,7 +311,10 @@ def _decode(source: str | bytes, name: str, start: float | None, end: float | No
 
     if isinstance(source, str):
         if re.match(r"[A-Za-z][\w+.-]+://", source):
-            raise AudioError(f"{name}: is an address; download it first, and give the path of the file.")
+            raise AudioError(
+                f"{name}: is an address; download it first, or call processor or pipeline with allow_urls=True (http, "
+                f"https)."
+            )
         if not os.path.isfile(source):
             raise AudioError(f"{name}: no such file; check the path (in a table it is relative to the table's folder).")
     try:
@@ -363,6 +372,71 @@ def _refuse_truncated(name: str, log: str, expected: int, read: int):
     # In other formats the declared count may be slightly wrong, as in mp3 by a frame or two.
     if cut or read < 0.9 * expected:
         raise AudioError(f"{name}: {_TRUNCATED}.")
+
+
+# --- audio: addresses ---
+
+
+def _downloaded(source: Any) -> Any:
+    """Sound at an address of http or https as `{"bytes", "path"}`; any other sound as it is.
+
+    Raises:
+        AudioError: it cannot be had, is over 100 MiB, or takes over 60 s.
+    """
+    url = source
+    if isinstance(source, Mapping) and source.get("bytes") is None:
+        url = source.get("path")
+    if not (isinstance(url, str) and re.match("https?://", url, re.IGNORECASE)):
+        return source
+    answers: queue.SimpleQueue[bytes | str] = queue.SimpleQueue()
+    # A thread, because nothing else bounds the time of looking up a host and of the header of an answer.
+    threading.Thread(target=lambda: answers.put(_fetch(url)), daemon=True).start()
+    try:
+        content = answers.get(timeout=_DOWNLOAD_SECONDS)
+    except queue.Empty:
+        content = f"takes over {_DOWNLOAD_SECONDS:g} s"
+    if isinstance(content, str):
+        raise AudioError(f"{url}: {content}; download it yourself, and give the path of the file.")
+    return {"bytes": content, "path": url}
+
+
+def _fetch(url: str) -> bytes | str:
+    """The content of an address, or why it cannot be had."""
+    end = time.monotonic() + _DOWNLOAD_SECONDS
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPErrorProcessor,
+        urllib.request.HTTPDefaultErrorHandler,
+        _Redirects,
+    ):
+        opener.add_handler(handler())
+    content = bytearray()
+    try:
+        with opener.open(url, timeout=_DOWNLOAD_SECONDS) as response:
+            for block in iter(lambda: response.read1(2**16), b""):
+                content += block
+                if len(content) > _MOST_DOWNLOADED:
+                    return f"holds over {_MOST_DOWNLOADED / 2**20:g} MiB"
+                if time.monotonic() > end:  # nobody waits any more
+                    return "takes too long"
+            if response.length:
+                return f"ended {response.length} bytes before its end"
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return f"cannot be downloaded ({' '.join(str(error).split())})"
+    return bytes(content)
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirections to https, and from http to http."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        scheme = newurl.partition(":")[0]
+        if scheme not in ("https", req.type):
+            raise urllib.error.URLError(f"it redirects from {req.type} to {scheme}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 # --- audio: decoding in a process of its own ---
@@ -718,6 +792,7 @@ class MerhanProcessor(ProcessorMixin):
         truncation: bool = True,
         return_tensors: str = "pt",
         sampling_rate: float | None = None,
+        allow_urls: bool = False,
     ) -> BatchFeature:
         """Make the tensors of one utterance, or of a list of utterances.
 
@@ -734,6 +809,8 @@ class MerhanProcessor(ProcessorMixin):
                 backbone can read it.
             return_tensors: `"pt"` or `"np"`.
             sampling_rate: in Hz, of audio that is a bare array or tensor; other sound has its own.
+            allow_urls: download audio that is an address of http or https, each of at most 100 MiB and 60 s. Not for
+                addresses that strangers name: they may mean hosts that only this machine reaches.
 
         Returns:
             `input_values` and `audio_attention_mask` `(batch, samples)`, `input_ids` and `attention_mask`
@@ -745,6 +822,8 @@ class MerhanProcessor(ProcessorMixin):
                 utterance without any modality, or longer than the backbone can read.
         """
         rows = _rows(audio, text, speaker, context)
+        if allow_urls:
+            rows = [_with_downloaded_sound(row) for row in rows]
         _require_choice("return_tensors", return_tensors, ("pt", "np"))
         _require_choice("padding", padding, (True, False, "longest", "max_length", "grid"))
         if not padding and len(rows) > 1:
@@ -789,10 +868,13 @@ class MerhanProcessor(ProcessorMixin):
         end: float | None = None,
         truncation: bool = True,
         sampling_rate: float | None = None,
+        allow_urls: bool = False,
     ) -> np.ndarray | None:
-        """[`load_audio`] with the limits of this processor; `None` for `None`."""
+        """[`load_audio`] with the limits of this processor; `None` for `None`. `allow_urls` as in a call."""
         if source is None:
             return None
+        if allow_urls:
+            source = _downloaded(source)
         longest = self.max_seconds if truncation else None
         return load_audio(source, start, end, self.min_seconds, longest, self.trim_silence, sampling_rate)
 
@@ -1085,7 +1167,8 @@ class EmotionRecognitionPipeline(Pipeline):
     Generators and `KeyDataset`s give an iterator, too. `pipeline("audio-classification", ...)` makes the same pipeline,
     and so does `pipeline("text-classification", ...)` for a model of text alone, whose first argument is the text.
 
-    Audio is anything that [`load_audio`] decodes, with `sampling_rate=` for bare arrays and tensors. `speaker` and
+    Audio is anything that [`load_audio`] decodes, with `sampling_rate=` for bare arrays and tensors, and with
+    `allow_urls=True` also an address of http or https, as in a call of [`MerhanProcessor`]. `speaker` and
     `context` (the previous turns, oldest first) are used by a model that was trained with them. A model of stored
     features reads `{"audio_features": ..., "text_features": ...}`, arrays `(width,)` or `(length, width)` like those of
     its training, in place of `audio` and `text`. Scores are calibrated
@@ -1111,22 +1194,29 @@ class EmotionRecognitionPipeline(Pipeline):
 
     def __call__(self, audio: Any = None, text: Any = None, batch_size: int | None = None, **kwargs) -> Any:  # type: ignore[override]
         fields = {name: kwargs.pop(name, None) for name in ("speaker", "context")}
-        rate = kwargs.pop("sampling_rate", None)
+        rate, allow_urls = kwargs.pop("sampling_rate", None), kwargs.pop("allow_urls", False)
         size = next((value for value in (batch_size, self._batch_size) if value is not None), 8)
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"batch_size: {size!r} is not a number of utterances; give 1 or more.")
         if kwargs.get("explain", self._forward_params.get("explain")):
             size = 1  # without padding, every frame and token belongs to the utterance
         if any(_is_stream(values) for values in (audio, text)):
-            return self._results(_stream(audio, text, **fields), rate, size, kwargs)
-        results = list(self._results(_rows(audio, text, **fields), rate, size, kwargs))
+            return self._results(_stream(audio, text, **fields), rate, allow_urls, size, kwargs)
+        results = list(self._results(_rows(audio, text, **fields), rate, allow_urls, size, kwargs))
         return results if _is_list(audio) or _is_list(text) else results[0]
 
     def _results(
-        self, rows: Iterable[dict[str, Any]], rate: float | None, batch_size: int, options: dict[str, Any]
+        self,
+        rows: Iterable[dict[str, Any]],
+        rate: float | None,
+        allow_urls: bool,
+        batch_size: int,
+        options: dict[str, Any],
     ) -> Iterator[Any]:
         """The result of each utterance, batch by batch as they are asked for."""
-        utterances = (self._utterance(row.pop("audio"), **row) for row in rows)
+        utterances: Iterator[dict[str, Any]] = (self._utterance(row.pop("audio"), **row) for row in rows)
+        if allow_urls:
+            utterances = map(_with_downloaded_sound, utterances)
         cut: list[int] = []  # the number of each batch
         for batch in iter(lambda: list(itertools.islice(utterances, batch_size)), []):
             yield from super().__call__({"utterances": batch, "sampling_rate": rate, "cut": cut}, **options)
@@ -1149,7 +1239,7 @@ class EmotionRecognitionPipeline(Pipeline):
     def _sanitize_parameters(self, **options):
         unknown = set(options) - {"top_k", "explain"}
         if unknown:
-            known = "speaker, context, sampling_rate, batch_size, top_k, explain"
+            known = "speaker, context, sampling_rate, allow_urls, batch_size, top_k, explain"
             raise TypeError(f"Unknown argument {', '.join(sorted(unknown))}; known are {known}.")
         top_k = options.get("top_k")
         if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
@@ -1257,6 +1347,11 @@ def _by_modality(batch: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch
 def _masks(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The mask of each modality that a batch has."""
     return {name: batch[key] for name, keys in _MASKS.items() for key in keys if key in batch}
+
+
+def _with_downloaded_sound(row: Mapping[str, Any]) -> dict[str, Any]:
+    """An utterance whose sound may be at an address."""
+    return {**row, "audio": _downloaded(row["audio"])}
 
 
 def _utterance(item: Any, **fields: Any) -> dict[str, Any]:
