@@ -87,7 +87,8 @@ def answers_by_fault(folder: Path, instants: int) -> Iterator[tuple[str, Counter
         return write_recipe(folder / name, data)
 
     def resumed(recipe: Path) -> str:
-        return answer(lambda: train(recipe.parent, data, resume=True), whole)
+        begun = (recipe.parent / "outputs" / "small" / "recipe.yaml").is_file()
+        return answer(lambda: train(recipe.parent, data, resume=begun), whole)
 
     kills = {"training": instants - 2 * (instants // 4), "evaluation": instants // 4, "publishing": instants // 4}
     killed = "SIGKILL at a random instant of"
