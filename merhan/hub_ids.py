@@ -4,10 +4,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
 from transformers.utils import cached_file
 from transformers.utils.hub import extract_commit_hash
 
 from merhan.errors import InputError
+
+
+HTTP_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]  # of httpx or httpx2, whichever huggingface_hub uses
 
 
 class HubId(NamedTuple):
@@ -53,6 +58,25 @@ def pinned(name: str) -> str:
     if Path(name).exists():
         return name
     return _pinned(name)
+
+
+@cache
+def data_set_commit(name: str) -> str | None:
+    """The commit that the name of a data set on the Hub stands for, the same one as long as the process runs; None for
+    what is on this machine, and without a revision where the Hub cannot be reached.
+
+    Raises:
+        OSError, HTTP_ERROR: the Hub cannot be reached, or has no such revision.
+    """
+    repository, revision = split_revision(name)
+    if Path(name).exists():
+        return None
+    try:
+        return HfApi().dataset_info(repository, revision=revision).sha
+    except (OSError, HTTP_ERROR):
+        if revision is not None:
+            raise
+        return None  # `datasets` reads its cache, or says what is wrong
 
 
 @cache

@@ -282,6 +282,8 @@ results = []
 for streaming in (False, True):
     corpus = read_corpus("datasets", sys.argv[1], columns=columns, streaming=streaming)
     results.append([corpus.rows.to_dict("records"), list(corpus.notes)])
+    first = read_corpus("datasets", sys.argv[2], columns=columns, streaming=streaming)
+    assert first.rows["text"].tolist() == ["first"] and first.rows["corpus"].tolist() == ["my-set"], first.rows
 try:
     read_corpus("datasets", "me/none", columns=columns, streaming=True)
 except InputError as error:
@@ -309,10 +311,15 @@ def test_a_data_set_of_the_hub_by_name_and_streamed(form, tmp_path):
     data_set.to_parquet(tmp_path / "shard.parquet")
     with running_hub() as hub:
         hub.commits["me/my-set"] = []
-        hub.commit("me/my-set", {"data/train-00000-of-00001.parquet": (tmp_path / "shard.parquet").read_bytes()})
+        rows = data_set.select([0]).map(lambda _: {"transcript": "first"})
+        rows.to_parquet(tmp_path / "first.parquet")
+        for file in ("first", "shard"):
+            content = (tmp_path / f"{file}.parquet").read_bytes()
+            hub.commit("me/my-set", {"data/train-00000-of-00001.parquet": content})
+        first = hub.commits["me/my-set"][0][0]
         own = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "TQDM_DISABLE": "1"}
         own |= {"HF_HOME": str(tmp_path / "hf"), "MERHAN_CACHE": str(tmp_path / "cache")}
-        command = [sys.executable, "-c", READ_FROM_HUB, "me/my-set"]
+        command = [sys.executable, "-c", READ_FROM_HUB, "me/my-set", f"me/my-set@{first}"]
         done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     (whole, whole_notes), (streamed, notes), refused = json.loads(done.stdout)

@@ -18,7 +18,7 @@ from merhan.errors import InputError
 from merhan.evaluation.model_and_data import default_folder, open_evaluation
 from merhan.evaluation.run_description import describe_model, model_source
 from merhan.hub.model_folder import _public_provenance
-from merhan.hub_ids import HubId, pinned, split_revision
+from merhan.hub_ids import HubId, data_set_commit, pinned, split_revision
 from merhan.models.building import build_model, build_processor
 from merhan.models.inference import load_checkpoint
 from merhan.models.tiny_backbones import tiny_audio, tiny_text
@@ -33,8 +33,10 @@ def hub(monkeypatch, tmp_path):
     with hub_of_this_process(monkeypatch) as server:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
         hub_ids._pinned.cache_clear()
+        hub_ids.data_set_commit.cache_clear()
         yield server
     hub_ids._pinned.cache_clear()
+    hub_ids.data_set_commit.cache_clear()
 
 
 def push(hub, repository: str, *folders: Path) -> list[str]:
@@ -169,14 +171,29 @@ def test_a_dry_run_reads_the_family_of_a_name_with_a_revision(demo):
     assert "hubert" in recipe.audio_backbone
 
 
-def test_a_data_set_of_a_revision(monkeypatch):
-    asked = []
+def test_the_commit_of_a_data_set_is_recorded(hub, demo, tmp_path):
+    hub.commits["me/data"] = []
+    commits = [hub.commit("me/data", {"README.md": content}) for content in (b"first", b"second")]
+    hub.tags["v1"] = 0
+    for source, commit in {
+        "me/data": commits[1],
+        "me/data@v1": commits[0],
+        f"me/data@{commits[0]}": commits[0],
+    }.items():
+        assert data_set_commit(source) == commit
+        recipe = Recipe(run_name="x", data=DataRecipe("datasets", source))
+        assert provenance(recipe, demo, {})["data"]["data_set"] == f"me/data@{commit}"
+    hub.commit("me/data", {"README.md": b"third"})
+    assert data_set_commit("me/data") == commits[1], "the one that was read"
+    for data in (DataRecipe("datasets", str(tmp_path)), DataRecipe("table", "a.csv")):
+        assert "data_set" not in provenance(Recipe(run_name="x", data=data), demo, {})["data"]
 
-    def refuse(name, config=None, revision=None):
-        asked.append((name, revision))
-        raise datasets.exceptions.DatasetNotFoundError("not here")
 
-    monkeypatch.setattr(datasets, "load_dataset_builder", refuse)
-    with pytest.raises(InputError, match="me/data@v1.0"):
-        load_splits("me/data@v1.0")
-    assert asked == [("me/data", "v1.0")]
+def test_a_revision_of_a_data_set_is_never_another_one(hub, monkeypatch):
+    """Without the Hub, `datasets` would read whichever revision is in its cache."""
+    monkeypatch.setattr(datasets, "load_dataset_builder", None)
+    hub.commits["me/data"] = []
+    hub.commit("me/data", {"README.md": b"first"})
+    for source in ("me/data@none", "me/none@v1"):
+        with pytest.raises(InputError, match=f"data.source: '{source}' cannot be loaded"):
+            load_splits(source)

@@ -15,8 +15,8 @@ from transformers.utils import cached_file
 from merhan.content_hashes import require_intact
 from merhan.errors import InputError
 from merhan.files import read_json
-from merhan.hub_ids import pinned, split_revision
-from merhan.recipe.schema import BUILT_IN_BACKBONES, ModelRecipe, Recipe
+from merhan.hub_ids import data_set_commit, pinned, split_revision
+from merhan.recipe.schema import BUILT_IN_BACKBONES, DataRecipe, ModelRecipe, Recipe
 
 
 PACKAGES = (
@@ -48,7 +48,7 @@ def provenance(recipe: Recipe, rows: pd.DataFrame, protocol: dict[str, Any]) -> 
         "hardware": _hardware(),
         "seed": recipe.seed,
         "protocol": protocol,
-        "data": _data(rows),
+        "data": _data(rows) | _data_set(recipe.data),
         "initial_weights": {
             "audio": records.get("model.audio_backbone") or _public_name(recipe.model.audio_backbone),
             "text": records.get("model.text_backbone") or _public_name(recipe.model.text_backbone),
@@ -76,6 +76,14 @@ def _data(rows: pd.DataFrame) -> dict[str, Any]:
         "splits": {name: len(part) for name, part in rows.groupby("split")},
         "speakers": speakers,
     }
+
+
+def _data_set(recipe: DataRecipe) -> dict[str, str]:
+    """The data set of the Hub that was read, with its commit; empty for other data."""
+    if recipe.corpus != "datasets":
+        return {}
+    commit = data_set_commit(str(recipe.source))
+    return {"data_set": f"{split_revision(str(recipe.source)).name}@{commit}"} if commit else {}
 
 
 def hidden_speaker(name: str) -> str:

@@ -10,12 +10,13 @@ from huggingface_hub import set_client_factory
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import _http, hf_raise_for_status, parse_ratelimit_headers
 
+from merhan.hub_ids import HTTP_ERROR
+
 
 SECONDS_PER_ANSWER = 60.0  # for one request; huggingface_hub itself would wait for ever
 LONGEST_PAUSE = 60  # seconds; a server that asks for a longer one is not waited for
 PAUSE = 5.0  # seconds before a call is repeated
 
-_HTTP_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]  # of httpx or httpx2, whichever huggingface_hub uses
 _NO_RIGHTS = (401, 403)
 _MAY_PASS = (408, 409, 429, 500, 502, 503, 504)
 
@@ -87,7 +88,7 @@ def _may_pass(cause: BaseException) -> bool:
 
 def _is_unreachable(cause: BaseException) -> bool:
     """No answer at all: an error of the HTTP client, from which that of the Hub derives, or offline mode."""
-    return isinstance(cause, (_HTTP_ERROR, ConnectionError))
+    return isinstance(cause, (HTTP_ERROR, ConnectionError))
 
 
 def root_cause(error: BaseException) -> BaseException:

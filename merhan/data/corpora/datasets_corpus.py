@@ -22,10 +22,10 @@ from merhan.data.embedded_files import is_empty, sound_files, vector_file
 from merhan.data.manifest import FEATURES
 from merhan.errors import InputError, did_you_mean
 from merhan.files import home_path
-from merhan.hub_ids import split_revision
+from merhan.hub_ids import HTTP_ERROR, data_set_commit, split_revision
 
 
-_FAILURES = (OSError, ValueError, ConnectionError, ImportError, datasets.exceptions.DatasetsError)
+_FAILURES = (OSError, ValueError, ConnectionError, HTTP_ERROR, ImportError, datasets.exceptions.DatasetsError)
 
 
 class _AudioPath(datasets.Audio):
@@ -84,8 +84,8 @@ def load_splits(source: str, config: str | None = None, streaming: bool = False)
         raise InputError(f"data.options.streaming: {source!r} is on this machine; streaming is for names on the Hub.")
     try:
         if streaming:
-            repository, revision = split_revision(source)
-            return datasets.load_dataset(repository, config, streaming=True, revision=revision)
+            name, revision = split_revision(source).name, data_set_commit(source)
+            return datasets.load_dataset(name, config, streaming=True, revision=revision)
         if (path / "dataset_dict.json").is_file():
             return datasets.load_from_disk(path)
         if (path / "state.json").is_file():
@@ -100,7 +100,7 @@ def load_splits(source: str, config: str | None = None, streaming: bool = False)
 
 
 def _build(source: str, config: str | None) -> datasets.DatasetDict:
-    name, revision = split_revision(source)
+    name, revision = split_revision(source).name, data_set_commit(source)
     builder = datasets.load_dataset_builder(name, config, revision=revision)
     if not isinstance(builder, FolderBasedBuilder):
         return datasets.load_dataset(name, config, revision=revision)
