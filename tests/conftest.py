@@ -7,6 +7,7 @@ import tempfile
 # Before transformers and huggingface_hub are imported, because they read these once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # the tests run in as many processes as there are cores
 # Of its own for each process that runs tests: transformers copies the code of checkpoints there.
 os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="merhan-modules-")
 
