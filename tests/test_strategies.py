@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from merhan.data.dataset import EmotionDataset
 from merhan.data.loading import Data
 from merhan.errors import InputError
 from merhan.models.adapters import add_adapters, merge_adapters
+from merhan.names import SCORES
 from merhan.recipe.loading import load_recipe
 from merhan.recipe.schema import (
     ADAPTER_KINDS,
@@ -42,7 +44,7 @@ from merhan.training.parameter_groups import GradualUnfreezing, parameter_group,
 from merhan.training.preflight import check_strategies
 from merhan.training.sampling import build_sampler
 from merhan.training.stage import train_stage
-from merhan.training.trainer import MerhanTrainer
+from merhan.training.trainer import EpochLog, MerhanTrainer
 from modeling_merhan import emotion_loss
 
 
@@ -742,3 +744,19 @@ def test_rows_that_do_not_serve_a_strategy_are_refused(strategy, said):
     check_strategies(Recipe(run_name="x"), rows)
     with pytest.raises(InputError, match=re.escape(said)):
         check_strategies(Recipe(run_name="x", **strategy), rows)
+
+
+def test_an_epoch_without_a_logged_loss_shows_none_of_an_earlier_one(monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr("merhan.training.trainer.logger", Mock(info=said.append))
+    state = TrainerState()
+    for epoch, losses in enumerate(([], [0.5, 0.25], [], [0.125]), start=1):
+        scores = {"epoch": epoch, "eval_loss": 1.0} | {f"eval_{name}": 1.0 for name in SCORES}
+        state.log_history += [*({"loss": loss} for loss in losses), scores]
+        EpochLog().on_log(None, state, None, logs=scores)
+    assert [line.partition("  validation")[0] for line in said] == [
+        "epoch 1",
+        "epoch 2  loss 0.250",
+        "epoch 3",
+        "epoch 4  loss 0.125",
+    ]

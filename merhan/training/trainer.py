@@ -1,7 +1,7 @@
 """The Hugging Face Trainer with a sampler of our own, one learning rate per parameter group, and weight averaging."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -276,9 +276,15 @@ class EpochLog(TrainerCallback):
         if "eval_loss" not in logs:
             return
         scores = [f"{SCORE_TITLES[name]} {logs[f'eval_{name}']:.3f}" for name in SCORES]
-        losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-        training = f"loss {losses[-1]:.3f}  " if losses else ""
-        logger.info(f"epoch {logs['epoch']:g}  {training}validation {'  '.join(scores)}")
+        loss = "".join(f"loss {value:.3f}  " for value in _new_losses(state.log_history)[-1:])
+        logger.info(f"epoch {logs['epoch']:g}  {loss}validation {'  '.join(scores)}")
+
+
+def _new_losses(history: Sequence[Mapping[str, float]]) -> list[float]:
+    """The training losses logged between the last two evaluations; none where an epoch has few steps."""
+    evaluations = [place for place, entry in enumerate(history) if "eval_loss" in entry]
+    start = evaluations[-2] if len(evaluations) > 1 else 0
+    return [entry["loss"] for entry in history[start:] if "loss" in entry]
 
 
 class _SilentProgress(ProgressCallback):
