@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from merhan.errors import InputError
     from merhan.hub.publishing import publish
     from merhan.metrics.classification import EmotionMetrics
+    from merhan.models.export import export
     from merhan.models.inference import load_checkpoint
     from merhan.prediction.predict import Predictor
     from merhan.prediction.streaming import StreamingRecogniser
@@ -28,6 +29,7 @@ _MODULES = {
     "predict": "merhan.api",
     "timeline": "merhan.api",
     "compare": "merhan.api",
+    "export": "merhan.models.export",
     "publish": "merhan.hub.publishing",
     "load_checkpoint": "merhan.models.inference",
     "Predictor": "merhan.prediction.predict",
@@ -43,6 +45,7 @@ __all__ = [
     "__version__",
     "compare",
     "evaluate",
+    "export",
     "load_checkpoint",
     "load_data",
     "load_recipe",

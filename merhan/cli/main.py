@@ -25,6 +25,7 @@ COMMANDS = (
     "experiment",
     "explain",
     "robustness",
+    "export",
     "publish",
 )
 
