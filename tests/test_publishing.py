@@ -152,6 +152,7 @@ def test_the_model_folder_contains_only_allowed_files_and_no_local_path(run, tmp
         "evaluation/test/confusion.png",
         "evaluation/test/metrics.json",
         "evaluation/test/reliability.png",
+        "handler.py",
         "hashes.json",
         "model.safetensors",
         "modeling_merhan.py",

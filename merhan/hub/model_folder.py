@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from merhan.content_hashes import write_hashes
-from merhan.files import remove_folder, write_json
+from merhan.files import remove_folder, resource, write_json
 from merhan.hub.local_paths import map_strings, public_recipe, without_paths
 from merhan.hub.model_card import build_model_card
 from merhan.hub.people import may_quote, metrics_without_people, without_people
@@ -44,6 +44,7 @@ def export_model_folder(
         part = Path(temporary) / "model"
         model.save_pretrained(part)
         processor.save_pretrained(part)
+        shutil.copy(resource("hub_card/handler.py"), part)
         OmegaConf.save(OmegaConf.create(public_recipe(recipe)), part / "recipe.yaml")
         provenance = json.loads((run / "provenance.json").read_text(encoding="utf-8"))
         quotes = may_quote(recipe.hub.quote_people, provenance["data"]["corpora"])

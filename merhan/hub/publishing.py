@@ -40,6 +40,7 @@ ALLOWED = (
     "configuration_merhan.py",
     "modeling_merhan.py",
     "processing_merhan.py",
+    "handler.py",
     "README.md",
     "recipe.yaml",
     "provenance.json",
