@@ -290,7 +290,7 @@ class MerhanFusion(nn.Module):
 
 def _learned(tokens: Tensor, like: Modality) -> Modality:
     """Learned tokens `(length, hidden)`, repeated for every row of a batch."""
-    tokens = tokens.expand(len(like.mask), -1, -1)
+    tokens = tokens.expand(like.mask.shape[0], -1, -1)  # `len` would fix the batch size in an exported graph
     return Modality(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 
 

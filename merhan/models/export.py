@@ -137,7 +137,7 @@ def _write_graph(model: MerhanForSequenceClassification, processor: MerhanProces
         kinds = " and ".join(getattr(model.config, f"{name}_config").model_type for name in processor.modalities)
         raise InputError(
             f"{name}: a backbone of it ({kinds}) cannot be exported by this version of torch "
-            f"({_first_line(error.__cause__ or error)}); train with another one, or use the pipeline."
+            f"({_brief(error.__cause__ or error)}); train with another one, or use the pipeline."
         ) from error
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
     program.save(path, external_data=weights > _EXTERNAL_BYTES)
@@ -156,9 +156,9 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
+def _brief(error: BaseException) -> str:
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words[:200]
 
 
 def _convert(path: Path, precision: str):
