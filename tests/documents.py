@@ -14,6 +14,7 @@ _BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 NOT_RUN = {
     r"make ": "sets up an environment from the package registry; CI runs `make test`, `make lint` and `make docs`",
     r"pip |pre-commit |python -m venv |\. \.venv": "installs packages",
+    r"merhan space": "serves a page until it is stopped; tests/test_space.py opens it in a browser",
     r"python -m pytest": "runs the tests themselves",
     r".*--config_file configs/accelerate/": "needs several GPUs",
     r".*accelerate launch --multi_gpu": "needs several GPUs",

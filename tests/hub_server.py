@@ -106,8 +106,9 @@ class Handler(BaseHTTPRequestHandler):
         """Call the method for the path of the request, with the groups of its pattern."""
         path = unquote(urlsplit(self.path).path)
         self.server.log.append(f"{self.command} {path}")
-        # A repository of a data set is kept like one of a model.
-        path = re.sub("^/api/datasets/", "/api/models/", path).removeprefix("/datasets")
+        # A repository of a data set or a Space is kept like one of a model.
+        path = re.sub("^/api/(datasets|spaces)/", "/api/models/", path)
+        path = path.removeprefix("/datasets").removeprefix("/spaces")
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.change = None
         fault = next((fault for fault in self.server.faults if fault.applies(f"{self.command} {path}")), None)

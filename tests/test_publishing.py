@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import LABELS
 from hub_server import running_hub
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, RepoCard
 
 from merhan.data.leaks import known_leaks
 from merhan.data.loading import Data
@@ -140,6 +140,23 @@ def test_push_from_one_process_and_load_in_another(run, trained_like, processor,
     check(results, trained_like.eval(), processor)
     assert "me/merhan-demo" in published["README.md"].decode()
     assert not any(b"hf_secret" in content or b"hf_test" in content for content in published.values())
+
+
+def test_a_space_is_pushed_beside_its_model(run, tmp_path):
+    with running_hub() as hub:
+        command = [sys.executable, "-m", "merhan", "publish", str(run), "me/merhan-demo", "--space"]
+        env = environment(tmp_path, hub)
+        pushed = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False)
+        assert pushed.returncode == 0, pushed.stderr[-3000:]
+        assert "published a Space: " in pushed.stdout and hub.private["me/merhan-demo-space"]
+        files = hub.files("me/merhan-demo-space")[1]
+    assert set(files) == {".gitattributes", "README.md", "app.py", "requirements.txt"}
+    assert b'MODEL = "me/merhan-demo"' in files["app.py"]
+    assert not any(b"<this model>" in content for content in files.values())
+    metadata = RepoCard(files["README.md"].decode(), ignore_metadata_errors=False).data
+    assert metadata.sdk == "gradio" and metadata.models == ["me/merhan-demo"] and metadata.app_file == "app.py"
+    installed = {line.split(">=")[0] for line in files["requirements.txt"].decode().splitlines()}
+    assert installed == {"torch", "torchaudio", "transformers", "soundfile", "av"}
 
 
 def test_the_model_folder_contains_only_allowed_files_and_no_local_path(run, tmp_path):

@@ -26,6 +26,7 @@ COMMANDS = (
     "explain",
     "robustness",
     "export",
+    "space",
     "publish",
 )
 

@@ -20,6 +20,7 @@ from merhan.errors import InputError
 from merhan.files import write_text
 from merhan.hub.hub_calls import bounded_waits, lacks_rights, reason, repeated_once
 from merhan.hub.model_card import UNPUBLISHED
+from merhan.hub.space import write_space
 from merhan.logs import get_logger
 from merhan.models.inference import load_checkpoint
 from processing_merhan import SAMPLING_RATE, MerhanProcessor
@@ -58,9 +59,10 @@ class Target(NamedTuple):
 
     repo_id: str
     command: str
+    kind: str = "model"  # or "space"
 
 
-def publish(run: str | Path, repo_id: str, private: bool = True) -> str:
+def publish(run: str | Path, repo_id: str, private: bool = True, space: bool = False) -> str:
     """Push a run's model in one commit, and check what comes back from the Hub; returns the commit's URL.
 
     Only files of `ALLOWED` and of the tokenizer are copied to a fresh folder and pushed. They are downloaded again,
@@ -70,6 +72,7 @@ def publish(run: str | Path, repo_id: str, private: bool = True) -> str:
         run: folder of a finished run.
         repo_id: repository on the Hub, created if it does not exist.
         private: whether a new repository is private.
+        space: also push a Space, a page to try the model, as `<repo_id>-space`.
 
     Raises:
         InputError: the run is not finished, the Hub fails or refuses, or something else comes back; says what is on
@@ -79,7 +82,8 @@ def publish(run: str | Path, repo_id: str, private: bool = True) -> str:
     source = run / "model"
     if not (source / "README.md").is_file():
         raise InputError(f"{run}: has no finished model; finish the run with --resume.")
-    words = ["merhan", "publish", str(run), repo_id, *([] if private else ["--public"])]
+    options = {"--public": not private, "--space": space}
+    words = ["merhan", "publish", str(run), repo_id, *(option for option, is_set in options.items() if is_set)]
     target = Target(repo_id, shlex.join(words))
     with tempfile.TemporaryDirectory() as temporary, bounded_waits():
         upload, returned = Path(temporary) / "upload", Path(temporary) / "returned"
@@ -91,6 +95,8 @@ def publish(run: str | Path, repo_id: str, private: bool = True) -> str:
         _download(target, commit, returned)
         _compare_files(upload, returned, target)
         _compare_logits(expected, returned, target)
+        if space:
+            _publish_space(target, private, Path(temporary))
     logger.info(f"published and loaded back with equal files and equal logits: {commit.commit_url}")
     return commit.commit_url
 
@@ -98,6 +104,16 @@ def publish(run: str | Path, repo_id: str, private: bool = True) -> str:
 def _tokenizer_files(processor: MerhanProcessor) -> list[str]:
     """The names of the files that the tokenizer of a model reads, besides those of `ALLOWED`."""
     return [*type(processor.tokenizer).vocab_files_names.values(), *TOKENIZER_FILES]
+
+
+def _publish_space(model: Target, private: bool, folder: Path):
+    """Push the page to try a published model, and compare what comes back."""
+    target = Target(f"{model.repo_id}-space", model.command, "space")
+    write_space(folder / "space", model.repo_id)
+    commit = _push(folder / "space", target, private, f"A page to try {model.repo_id}")
+    _download(target, commit, folder / "returned-space")
+    _compare_files(folder / "space", folder / "returned-space", target)
+    logger.info(f"published a Space: {commit.commit_url}")
 
 
 def _copy_allowed(source: Path, target: Path, tokenizer_files: Sequence[str]):
@@ -129,39 +145,48 @@ def _push(folder: Path, target: Target, private: bool, message: str) -> CommitIn
     """Create the repository if there is none, and make its content that of a folder, in one commit."""
     api = HfApi()
     try:
-        before = repeated_once(lambda: _head(api, target.repo_id))
+        before = repeated_once(lambda: _head(api, target))
     except Exception as error:  # whatever huggingface_hub makes of an answer that it does not expect
         raise _failure(target, "was not published", error, "nothing was changed there") from error
     try:
-        repeated_once(lambda: api.create_repo(target.repo_id, private=private, exist_ok=True))
+        repeated_once(lambda: _create(api, target, private))
         return repeated_once(
             lambda: api.upload_folder(
-                repo_id=target.repo_id, folder_path=folder, commit_message=message, delete_patterns="*"
+                repo_id=target.repo_id,
+                repo_type=target.kind,
+                folder_path=folder,
+                commit_message=message,
+                delete_patterns="*",
             )
         )
     except Exception as error:
-        raise _failure(target, "was not published", error, _what_is_there(api, target.repo_id, before)) from error
+        raise _failure(target, "was not published", error, _what_is_there(api, target, before)) from error
 
 
-def _head(api: HfApi, repo_id: str) -> str | None:
+def _create(api: HfApi, target: Target, private: bool):
+    sdk = "gradio" if target.kind == "space" else None
+    api.create_repo(target.repo_id, repo_type=target.kind, space_sdk=sdk, private=private, exist_ok=True)
+
+
+def _head(api: HfApi, target: Target) -> str | None:
     """The newest commit of a repository; None if there is none, or none that may be seen."""
     try:
-        return api.repo_info(repo_id).sha
+        return api.repo_info(target.repo_id, repo_type=target.kind).sha
     except RepositoryNotFoundError:
         return None
 
 
-def _what_is_there(api: HfApi, repo_id: str, before: str | None) -> str:
+def _what_is_there(api: HfApi, target: Target, before: str | None) -> str:
     """What is on the Hub after a push that failed, which may have arrived none the less.
 
     Args:
         before: the newest commit before the push.
     """
     try:
-        now = _head(api, repo_id)
+        now = _head(api, target)
         if now == before:
             return "nothing was changed there"
-        if before is None and set(api.list_repo_files(repo_id)) <= {GIT_ATTRIBUTES}:
+        if before is None and set(api.list_repo_files(target.repo_id, repo_type=target.kind)) <= {GIT_ATTRIBUTES}:
             return "the repository was created and is empty"
         return "a commit has arrived there that was not checked"
     except Exception:
@@ -178,10 +203,12 @@ def _failure(target: Target, what: str, error: Exception, state: str) -> InputEr
 
 def _download(target: Target, commit: CommitInfo, folder: Path):
     """Everything that a commit holds, from the Hub itself and not from a cache."""
-    state = f"the model is on the Hub ({commit.commit_url}) and was not checked"
+    state = f"the {target.kind} is on the Hub ({commit.commit_url}) and was not checked"
     try:
         api = HfApi()
-        repeated_once(lambda: api.snapshot_download(target.repo_id, revision=commit.oid, local_dir=folder))
+        repeated_once(
+            lambda: api.snapshot_download(target.repo_id, repo_type=target.kind, revision=commit.oid, local_dir=folder)
+        )
     except Exception as error:
         raise _failure(target, "was pushed, and cannot be downloaded", error, state) from error
 

@@ -1,0 +1,31 @@
+"""Open a page to try a model: record, upload or type.
+
+    merhan space outputs/quickstart
+
+The page is served on this machine alone, and makes no request to any other. `merhan publish --space` puts it on the
+Hub. Needs gradio: pip install 'merhan[space]'
+"""
+
+import argparse
+
+from merhan.cli.options import Number
+
+
+HELP = "a page to try a model: record, upload or type"
+
+
+def add_arguments(parser: argparse.ArgumentParser):
+    """Declare the options of the command."""
+    parser.add_argument("checkpoint", help="a run's folder, a model folder, or a Hub id")
+    parser.add_argument(
+        "--port",
+        type=Number(int, minimum=1, maximum=65535),
+        help="port of the page (default: the first free from 7860)",
+    )
+
+
+def run(arguments: argparse.Namespace):
+    """Run the command."""
+    from merhan.hub.space import run_space
+
+    run_space(arguments.checkpoint, arguments.port)
