@@ -1,4 +1,4 @@
-"""`merhan predict` over 2,000 clips of RAVDESS and EMO-DB and ten broken files: killed, resumed, and by two processes."""
+"""`merhan predict` over 2,000 clips of RAVDESS and EMO-DB and ten broken files: killed, resumed, by two processes."""
 
 import os
 import signal
