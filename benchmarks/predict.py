@@ -53,10 +53,11 @@ def main():
         by_hand.append(seconds(partial(score_by_hand, model, processor, paths)))
         with TemporaryDirectory() as folder:
             by_command.append(seconds(partial(predictor.file, paths, Path(folder, "out.parquet"))))
+    repeats = arguments.repeats
     hand, ours = (len(paths) / min(times) for times in (by_hand, by_command))
     text = f"""`{command(MERHAN_CORPORA=os.environ.get("MERHAN_CORPORA", "MERHAN_CORPORA"))}`
 
-{hardware()}, one thread, {len(paths)} clips, light backbone, batches of {BATCH}, the fastest of {arguments.repeats}:
+{hardware()}, one thread, {len(paths)} clips, light backbone, batches of {BATCH}, the fastest of {repeats} runs:
 {hand:.1f} clips per second of processor time by hand, {ours:.1f} by `merhan predict`, which is {ours / hand:.2f} of it.
 """
     publish("predict", text, arguments.write)
