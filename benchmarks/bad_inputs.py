@@ -132,6 +132,8 @@ COMMANDS = {
     "explain": ["."],
     "robustness": ["."],
     "publish": [".", "me/x"],
+    "export": ["."],
+    "space": ["."],
 }
 
 

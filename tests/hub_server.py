@@ -311,6 +311,8 @@ def hub_of_this_process(monkeypatch):
         monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        # It keeps the address of the first Hub that it saw.
+        monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)
         yield hub
 
 
