@@ -5,5 +5,5 @@ import os
 
 
 # Threads of PyTorch that wait for others sleep, in place of keeping their core busy: beside other work, two threads
-# were several times slower than one (benchmarks/threads.py). Read once, when torch is imported.
+# were slower than one (benchmarks/threads.py). Read once, when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
