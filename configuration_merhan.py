@@ -122,7 +122,7 @@ class MerhanConfig(PreTrainedConfig):
     # `MerhanFeaturesConfig`.
     audio_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
-    fusion: str = "hybrid"  # how the modalities are fused, see docs/how-to/fusions.md
+    fusion: str = "hybrid"  # how the modalities are fused, by a class in `FUSIONS` of the model file
     fusion_parts: list[str] | tuple[str, ...] = ("local", "cross", "global")  # attention layers of the hybrid fusion
     pooling: str = "statistics"  # how a sequence becomes a vector, see `MerhanPooling`
     layer_mixing: bool = False  # read a learned weighted sum of all layers of a backbone in place of the last one

@@ -958,19 +958,20 @@ class MerhanProcessor(ProcessorMixin):
         ids = [empty if row is None else row for row in tokens]
         has_audio = "audio" in always or any(waveform is not None for waveform in waveforms)
         has_text = "text" in always or any(row is not None for row in tokens)
-        longest = has_audio * max(map(len, sounds), default=0), has_text * max(map(len, ids), default=0)
+        num_samples = max(map(len, sounds), default=0) if has_audio else 0
+        num_tokens = max(map(len, ids), default=0) if has_text else 0
         if has_audio:
             padded = self.feature_extractor(
                 sounds,
                 sampling_rate=SAMPLING_RATE,
                 return_attention_mask=True,
                 return_tensors="pt",
-                **self._audio_padding(*longest, padding),
+                **self._audio_padding(num_samples, num_tokens, padding),
             )
             batch[self.audio_input_name] = padded[self.audio_input_name]
             batch["audio_attention_mask"] = padded["attention_mask"].long() * _presence(waveforms)
         if has_text:
-            options = self._text_padding(*longest, padding)
+            options = self._text_padding(num_samples, num_tokens, padding)
             padded = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt", **options)
             batch["input_ids"] = padded["input_ids"]
             batch["attention_mask"] = padded["attention_mask"] * _presence(tokens)
@@ -1168,12 +1169,12 @@ class EmotionRecognitionPipeline(Pipeline):
     and so does `pipeline("text-classification", ...)` for a model of text alone, whose first argument is the text.
 
     Audio is anything that [`load_audio`] decodes, with `sampling_rate=` for bare arrays and tensors, and with
-    `allow_urls=True` also an address of http or https, as in a call of [`MerhanProcessor`]. `speaker` and
-    `context` (the previous turns, oldest first) are used by a model that was trained with them. A model of stored
-    features reads `{"audio_features": ..., "text_features": ...}`, arrays `(width,)` or `(length, width)` like those of
-    its training, in place of `audio` and `text`. Scores are calibrated
-    (`config.temperature`); `top_k` keeps the best few labels. Of sound beyond the processor's `max_seconds` only the
-    middle is used, and a warning per call says of how many recordings.
+    `allow_urls=True` also an address of http or https, as in a call of [`MerhanProcessor`]. `speaker` and `context`
+    (the previous turns, oldest first) are used by a model that was trained with them. A model of stored features reads
+    `{"audio_features": ..., "text_features": ...}`, arrays `(width,)` or `(length, width)` like those of its training,
+    in place of `audio` and `text`. Scores are calibrated (`config.temperature`); `top_k` keeps the best few labels. Of
+    sound beyond the processor's `max_seconds` only the middle is used, and a warning per call says of how many
+    recordings.
 
     With `explain=True` the result of each utterance is not the list of scores, but a dictionary of
 

@@ -47,6 +47,22 @@ def trainer_of(model, processor, data, folder, batch_seconds=None, **options) ->
     )
 
 
+def gradients_of_steps(trainer) -> list[torch.Tensor]:
+    """The gradient of the classifier's bias in every optimizer step of a training that changes no weight."""
+    trainer.args.max_grad_norm = 0.0
+    gradients = []
+
+    def keep(*_):
+        gradients.append(trainer.model.classifier.bias.grad.clone())
+
+    trainer.create_optimizer()
+    trainer.optimizer.register_step_pre_hook(keep)
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = 0.0
+    trainer.train()
+    return gradients
+
+
 def test_a_moving_average_works_with_checkpoints_of_weights_alone(trained_like, processor, demo, tmp_path):
     """It was written with the optimizer, so `save_only_model` failed at the end of the training."""
     options = {"report_to": "none", "save_only_model": True, "per_device_train_batch_size": 4}
@@ -65,19 +81,9 @@ def test_every_row_weighs_the_same_in_an_incomplete_step(
     """14 rows in batches of 4, two of which make a step: the last step has 4 and 2 rows, and 2 rows counted as 4."""
     without_dropout(trained_like)
     data = dataset(demo, processor, rows)
-    options = {"max_steps": -(-rows // (batch * accumulation)), "max_grad_norm": 0.0, "optim": "sgd"}
-    options |= {"gradient_accumulation_steps": accumulation, "per_device_train_batch_size": batch}
-    trainer = trainer_of(trained_like, processor, data, tmp_path, **options)
-    gradients = []
-
-    def keep(*_):
-        gradients.append(trained_like.classifier.bias.grad.clone())
-
-    trainer.create_optimizer()
-    trainer.optimizer.register_step_pre_hook(keep)
-    for group in trainer.optimizer.param_groups:
-        group["lr"] = 0.0
-    trainer.train()
+    options = {"max_steps": -(-rows // (batch * accumulation)), "gradient_accumulation_steps": accumulation}
+    trainer = trainer_of(trained_like, processor, data, tmp_path, per_device_train_batch_size=batch, **options)
+    gradients = gradients_of_steps(trainer)
     order = list(trainer._get_train_sampler())
     last = order[(len(order) - 1) // (batch * accumulation) * batch * accumulation :]
     trained_like.zero_grad()

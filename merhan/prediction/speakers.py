@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from merhan.errors import InputError
-
-
-_SHORTEST = 0.25  # seconds of speech of an utterance
+from merhan.prediction.speech import SHORTEST
 
 
 class Turn(NamedTuple):
@@ -55,7 +53,7 @@ def by_speaker(regions: Sequence[tuple[float, float]], turns: Sequence[Turn]) ->
         pieces = [Turn(max(start, turn.start), min(end, turn.end), turn.speaker) for turn in turns]
         pieces = [piece for piece in pieces if piece.end - piece.start > 0]
         pieces += [Turn(*gap, None) for gap in _uncovered(start, end, pieces)]
-        utterances += [piece for piece in pieces if piece.end - piece.start > _SHORTEST]
+        utterances += [piece for piece in pieces if piece.end - piece.start > SHORTEST]
     return sorted(utterances, key=lambda turn: turn[:2])
 
 

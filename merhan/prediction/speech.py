@@ -11,7 +11,7 @@ from processing_merhan import SAMPLING_RATE
 
 WINDOW = 512  # samples that silero-vad reads at a time
 PAUSE = round(0.3 * SAMPLING_RATE)  # samples without speech that end an utterance
-_SHORTEST = round(0.25 * SAMPLING_RATE)  # samples of speech; less is a click or a cough
+SHORTEST = 0.25  # seconds of speech of an utterance; less is a click or a cough
 _PADDING = round(0.1 * SAMPLING_RATE)  # samples before and after the speech; its softest sounds are among them
 _SPEECH, _SILENCE = 0.5, 0.35  # probabilities at which speech begins, and below which it pauses
 
@@ -27,10 +27,9 @@ class PauseSplitter:
     """The probability of speech, window by window -> utterances.
 
     Without a limit on their length these are the stretches of `silero_vad.get_speech_timestamps`, which needs the whole
-    recording: an utterance begins where the probability reaches 0.5, and ends where it falls below 0.35 and does
-    not reach 0.5 again for 0.3 s. One
-    that would be longer than the limit is split at its longest pause, and goes on behind it; at the limit itself, if it
-    has no pause.
+    recording: an utterance begins where the probability reaches 0.5, and ends where it falls below 0.35 and does not
+    reach 0.5 again for 0.3 s. One that would be longer than the limit is split at its longest pause, and goes on behind
+    it; at the limit itself, if it has no pause.
 
     Args:
         longest: limit on the length of an utterance in seconds.
@@ -75,7 +74,9 @@ class PauseSplitter:
         if self.silence is not None:
             end = self.silence
         ending = self._end(end)
-        return ending and Stretch(ending.start, min(ending.end, length))
+        if ending is None:
+            return None
+        return Stretch(ending.start, min(ending.end, length))
 
     def _speak(self, here: int):
         if self.start is None:
@@ -88,7 +89,7 @@ class PauseSplitter:
         """Close the open utterance, whose speech ends here; None if it is too short."""
         assert self.start is not None
         stretch = None
-        if end - self.start > _SHORTEST:
+        if end - self.start > SHORTEST * SAMPLING_RATE:
             stretch = Stretch(self.start - self.padding, end + _PADDING)
         self.start = self.silence = None
         self.pauses = []

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -170,8 +171,6 @@ def _audio(path: Path) -> str:
 
 def _relative(recording: str, out: Path) -> str:
     """The address of a recording from the page: relative, so that both may be moved together."""
-    from urllib.parse import quote
-
     return quote(Path(os.path.relpath(recording, out.parent)).as_posix())
 
 

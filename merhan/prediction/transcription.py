@@ -85,7 +85,9 @@ class Transcriber:
         elif not _is_readable(processor, transcript.text):
             reason = "too long for the text backbone"
         self.counts[reason] += 1
-        return transcript.text * (reason == "used")
+        if reason != "used":
+            return ""
+        return transcript.text
 
     def with_words(self, utterance: Utterance, processor: MerhanProcessor) -> Utterance:
         """An utterance without words, with those that are heard in it; one that cannot be decoded as it is."""

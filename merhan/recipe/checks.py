@@ -253,12 +253,11 @@ def _check_batch_seconds(recipe: Recipe, where: str):
     for name in ("balance", "speakers_per_batch", "curriculum"):
         if getattr(recipe.sampling, name) is not None:
             raise InputError(f"{where}: cannot be combined with sampling.{name}; remove one of them.")
+    excluded = {"train_sampling_strategy": "random", "auto_find_batch_size": True, "dataloader_drop_last": True}
     for options in (recipe.trainer, *(stage.trainer for stage in recipe.stages)):
-        if options.get("train_sampling_strategy") == "random" or options.get("auto_find_batch_size"):
-            raise InputError(
-                f"{where}: cannot be combined with trainer.train_sampling_strategy: random or "
-                f"trainer.auto_find_batch_size; remove one of them."
-            )
+        for name, value in excluded.items():
+            if options.get(name) == value:
+                raise InputError(f"{where}: cannot be combined with trainer.{name}: {value}; remove one of them.")
 
 
 def _check_strategies(recipe: Recipe, where: str):

@@ -88,10 +88,8 @@ class MerhanTrainer(Trainer):
         if self.batch_seconds is None:
             return super().get_train_dataloader()
         data, arguments = self.train_dataset, self.args
-        limit, multiple = (
-            self.batch_seconds * SAMPLING_RATE,
-            arguments.gradient_accumulation_steps * arguments.world_size,
-        )
+        limit = self.batch_seconds * SAMPLING_RATE
+        multiple = arguments.gradient_accumulation_steps * arguments.world_size
         batches = SecondsBatchSampler(data.cells, data.shapes[:, 0], limit, multiple, arguments.seed)
         loader = DataLoader(
             data,
