@@ -4,7 +4,8 @@
     python benchmarks/operators.py --before ../before --write
 
 wav2vec2 and RoBERTa in their full depth and a small width, which does not change the number of operators; the
-convolutional encoder is frozen. Views and other operators that launch nothing are not counted.
+convolutional encoder is frozen, and LayerDrop is off, because it skips layers at random. Views and other operators that
+launch nothing are not counted.
 """
 
 import argparse
@@ -90,7 +91,9 @@ def build() -> torch.nn.Module:
     import modeling_merhan
 
     small: dict[str, Any] = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
-    audio = Wav2Vec2Config(**small, conv_dim=[32] * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2)
+    audio = Wav2Vec2Config(
+        **small, conv_dim=[32] * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2, layerdrop=0.0
+    )
     text = RobertaConfig(**small, vocab_size=100)
     config = modeling_merhan.MerhanConfig(audio_config=audio, text_config=text, **small, num_labels=7)
     model = modeling_merhan.MerhanForSequenceClassification(config).train()
