@@ -24,7 +24,7 @@ def full_width_backbones(texts: list[str]) -> tuple[str, str]:
         Wav2Vec2Model(Wav2Vec2Config()).save_pretrained(audio)  # the defaults are wav2vec2-base's shapes
         Wav2Vec2FeatureExtractor(return_attention_mask=False).save_pretrained(audio)
     if not (text / "tokenizer_config.json").is_file():
-        tokenizer = word_tokenizer(texts, 2000)
+        tokenizer = word_tokenizer(texts, 50_000)
         config = RobertaConfig(vocab_size=50_265, max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5)
         RobertaModel(config).save_pretrained(text)
         tokenizer.save_pretrained(text)

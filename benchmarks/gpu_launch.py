@@ -1,6 +1,6 @@
 """`accelerate launch` on a GPU: loss curves of the plain run, FSDP2 and torch.compile, and quickstart's duration.
 
-    python benchmarks/gpu_launch.py --durations $MERHAN_CORPORA/meld/media_durations.csv --write
+    python benchmarks/gpu_launch.py --meld $MERHAN_CORPORA/meld --write
     python benchmarks/gpu_launch.py --trial     on any machine, with tiny backbones, to show that it works
 
 Every run fine-tunes wav2vec2-base and roberta-base (random weights) for some steps on the same batches, without
@@ -154,7 +154,7 @@ def write_recipe(arguments: argparse.Namespace, folder: Path) -> Path:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--durations", help="CSV with the columns split and duration_s (default: like MELD's)")
+    parser.add_argument("--meld", type=Path, help="folder of MELD's tables (default: durations and words like MELD's)")
     parser.add_argument("--utterances", type=int, default=1000, help="how many (default: 1000)")
     parser.add_argument("--steps", type=int, default=40, help="optimizer steps of every run (default: 40)")
     parser.add_argument("--timeout", type=float, default=90, help="seconds after which a run is ended (default: 90)")

@@ -1,12 +1,12 @@
 """Training on a GPU: seconds of sound per second in both stages, cold and warm, features, evaluation, memory.
 
-    python benchmarks/gpu_training.py --durations $MERHAN_CORPORA/meld/media_durations.csv --write
+    python benchmarks/gpu_training.py --meld $MERHAN_CORPORA/meld --write
     python benchmarks/gpu_training.py --trial     on any machine: batch shapes, padding, operators (tiny backbones)
 
-wav2vec2-base and roberta-base in full width with random weights, bf16, noise of MELD's durations with made-up words.
-Every measurement is printed and appended to `--results` as soon as it is there, and none starts after `--seconds`.
-The first epoch is cold (no batch shape was seen before), the second one warm. The utilisation counts the matrix
-products of forward and backward (PyTorch's own counter), over the GPU's dense peak.
+wav2vec2-base and roberta-base in full width with random weights, bf16, noise of MELD's durations, and MELD's words with
+three turns of context. Every measurement is printed and appended to `--results` as soon as it is there, and none starts
+after `--seconds`. The first epoch is cold (no batch shape was seen before), the second one warm. The utilisation counts
+the matrix products of forward and backward (PyTorch's own counter), over the GPU's dense peak.
 """
 
 import argparse
@@ -34,6 +34,7 @@ from transformers.utils.logging import disable_progress_bar
 from merhan.data.collator import Collator
 from merhan.data.corpora.demo_corpus import say
 from merhan.data.dataset import EmotionDataset
+from merhan.errors import InputError
 from merhan.models.building import build_model, build_processor
 from merhan.models.inference import as_in_training, predict_logits
 from merhan.recipe.schema import DataRecipe, ModelRecipe, Recipe, SamplingRecipe, StageRecipe
@@ -45,7 +46,8 @@ from processing_merhan import SAMPLING_RATE
 
 
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40": 181e12}  # dense bf16 FLOP/s, from the data sheets
-LABELS = ["anger", "joy"]
+CONTEXT = DataRecipe(context_turns=3, use_speaker=True)  # of configs/meld.yaml
+FEW = 2000  # utterances of the measurements with an ordinary batch size
 Shape = tuple[int, int, int]  # rows, samples and tokens of a batch
 STAGES = (
     StageRecipe("warmup", 2, {"head": 1e-3}),
@@ -67,14 +69,20 @@ def main():
         backbones = ("tiny", "tiny") if arguments.trial else full_width_backbones(rows["text"].tolist())
         run = Run(arguments, rows, backbones, Path(temporary))
         for name, measurement in measurements(arguments.trial):
+            if not any(word in name for word in arguments.only):
+                continue
             if time.perf_counter() - run.start > arguments.seconds:
                 run.say(f"no time left for {name}")
                 continue
-            measurement(run, name)
+            try:
+                measurement(run, name)
+            except (InputError, RuntimeError) as error:  # out of memory, or the compiler; the others go on
+                run.say(f"{name} failed: {error}")
+    few, in_all = (f"{part['duration'].sum() / 3600:.1f} h" for part in (rows.iloc[:FEW], rows))
     text = f"""`{command(MERHAN_CORPORA=os.environ.get("MERHAN_CORPORA", "MERHAN_CORPORA"))}`
 
-{len(rows)} utterances, {rows["duration"].sum() / 60:.0f} min in all, bf16, seed 0, {hardware()}. A batch takes
-{run.operators:,} operators in forward and backward.
+{len(rows):,} utterances ({in_all}), with a number of rows as batch size the first {FEW:,} ({few}); bf16, seed 0,
+{hardware()}. A batch takes {run.operators:,} operators in forward and backward.
 
 {markdown_table(COLUMNS, run.table)}
 """
@@ -87,22 +95,23 @@ def main():
 def measurements(trial: bool) -> list[tuple[str, Callable]]:
     """Name and function of every measurement, the most telling first."""
     warmup, finetune = STAGES
-    small, large, seconds = (4, 8, 6) if trial else (16, 64, 240)
+    small, large, seconds, most = (4, 8, 6, 12) if trial else (16, 64, 240, 600)
     listed: list[tuple[str, Callable]] = [
         (f"fine-tuning, batch {small}", partial(train, stage=finetune, batch_size=small)),
-        (f"fine-tuning, {seconds} s a batch", partial(train, stage=finetune, batch_seconds=seconds)),
         ("features, cold", features),
-        (f"warm-up on features, batch {small}", partial(train, stage=warmup, batch_size=small)),
+        (f"fine-tuning, {most} s a batch", partial(train, stage=finetune, batch_seconds=most)),
         (f"fine-tuning, batch {large}", partial(train, stage=finetune, batch_size=large)),
-        ("evaluation", evaluate),
+        (f"fine-tuning, {seconds} s a batch", partial(train, stage=finetune, batch_seconds=seconds)),
+        (f"warm-up on features, batch {small}", partial(train, stage=warmup, batch_size=small)),
         (f"warm-up on features, batch {large}", partial(train, stage=warmup, batch_size=large)),
+        ("evaluation", evaluate),
     ]
     if not trial:  # compilation takes minutes without a GPU
-        amounts = {f"batch {small}": {"batch_size": small}, f"{seconds} s a batch": {"batch_seconds": seconds}}
+        amounts = {f"{most} s a batch": {"batch_seconds": most}, f"batch {small}": {"batch_size": small}}
         for name, amount in amounts.items():
             compiled = partial(train, stage=finetune, torch_compile=True, **amount)
             listed.append((f"fine-tuning, {name}, torch_compile", compiled))
-    listed.append(("profile", partial(profile, stage=finetune, batch_seconds=seconds)))
+    listed.append(("profile", partial(profile, stage=finetune, batch_seconds=most)))
     return listed
 
 
@@ -112,20 +121,19 @@ class Run:
     def __init__(self, arguments: argparse.Namespace, rows: pd.DataFrame, backbones: tuple, folder: Path):
         self.arguments, self.rows, self.backbones, self.folder = arguments, rows, backbones, folder
         self.start = time.perf_counter()
-        self.seconds = rows["duration"].sum()
         self.table: list[list[str]] = []
-        model, self.processor, data = self.build()
+        model, self.processor, data = self.build(FEW)
         self.flops, self.operators = work_of_a_batch(model, STAGES[1], data, self.processor)
 
-    def build(self) -> tuple:
-        """Model with fresh weights, processor and data set."""
+    def build(self, count: int | None = None) -> tuple:
+        """Model with fresh weights, processor and data set of the first `count` rows."""
         set_seed(0)
-        recipe = ModelRecipe(*self.backbones)
-        processor = build_processor(recipe, DataRecipe(), self.rows)
-        model = build_model(recipe, LABELS, self.rows)
+        recipe, rows = ModelRecipe(*self.backbones), self.rows.iloc[:count]
+        processor = build_processor(recipe, CONTEXT, self.rows)
+        model = build_model(recipe, sorted(self.rows["label"].unique()), self.rows)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        return model, processor, EmotionDataset(self.rows, processor, model.config.label2id, ["audio", "text"])
+        return model, processor, EmotionDataset(rows, processor, model.config.label2id, ["audio", "text"])
 
     def options(self, batch_size: int) -> dict[str, Any]:
         """The section `trainer` of the recipe."""
@@ -138,18 +146,21 @@ class Run:
         sampling = SamplingRecipe(batch_seconds=batch_seconds)
         return Recipe(run_name="x", sampling=sampling, trainer=self.options(batch_size) | options)
 
-    def record(self, name: str, epoch: str, seconds: float, shapes: Sequence[Shape] = (), trains: bool = False):
+    def record(
+        self, name: str, epoch: str, seconds: float, data: EmotionDataset, shapes: Sequence[Shape] = (), trains=False
+    ):
         """Add a line, print it, and append it to the file of results."""
-        speed, padding, utilisation = self.seconds / seconds, "", ""
+        sound = data.rows["duration"].sum()
+        speed, padding, utilisation = sound / seconds, "", ""
         if shapes:
             samples = sum(rows * length for rows, length, _ in shapes)
-            padding = f"{1 - self.seconds * SAMPLING_RATE / samples:.1%}" if samples else ""
+            padding = f"{1 - sound * SAMPLING_RATE / samples:.1%}" if samples else ""
         if trains:
             peak = next((value for key, value in PEAK.items() if key in hardware()), float("nan"))
             utilisation = f"{speed * self.flops / peak:.1%}"
         memory = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else float("nan")
         distinct = str(len(set(shapes))) if shapes else ""
-        cells = [f"{speed:.0f}", f"{len(self.rows) / seconds:.0f}", distinct, padding, f"{memory:.1f}", utilisation]
+        cells = [f"{speed:.0f}", f"{len(data) / seconds:.0f}", distinct, padding, f"{memory:.1f}", utilisation]
         self.table.append([name, epoch, *cells])
         self.say(dict(zip(COLUMNS, self.table[-1], strict=True)))
 
@@ -163,7 +174,7 @@ class Run:
 
 def train(run: Run, name: str, stage: StageRecipe, batch_size: int = 16, batch_seconds: float | None = None, **options):
     """Two epochs of a stage."""
-    model, processor, data = run.build()
+    model, processor, data = run.build(FEW if batch_seconds is None else None)
     clock = Clock(model)
     recipe = run.recipe(batch_size, batch_seconds, **options)
     start = time.perf_counter()
@@ -171,25 +182,28 @@ def train(run: Run, name: str, stage: StageRecipe, batch_size: int = 16, batch_s
     run.say(f"{name}: first step after {clock.first - start:.1f} s, start-up and features included")
     trains = "audio" in stage.learning_rate
     for number, epoch in enumerate(("1, cold", "2, warm")):
-        run.record(name, epoch, clock.seconds[number], clock.shapes[number], trains)
+        run.record(name, epoch, clock.seconds[number], data, clock.shapes[number], trains)
 
 
 def profile(run: Run, name: str, stage: StageRecipe, batch_seconds: float):
     """Where the time of warm steps goes: the operators with the most time of the GPU, and that of the CPU."""
     model, processor, data = run.build()
-    profiler = Profiler(skip=len(data) // 40)
+    profiler = Profiler(*((1, 2) if run.arguments.trial else (30, 10)))
     recipe = run.recipe(16, batch_seconds)
     train_stage(recipe, stage, 0, model, processor, data, data, run.folder / name, [profiler])
     run.say(profiler.table())
 
 
 class Profiler(TrainerCallback):
-    """PyTorch's profiler over ten steps."""
+    """PyTorch's profiler over some steps.
 
-    STEPS = 10
+    Args:
+        skip: steps before.
+        steps: that are profiled.
+    """
 
-    def __init__(self, skip: int):
-        self.skip = skip
+    def __init__(self, skip: int, steps: int):
+        self.skip, self.steps = skip, steps
         self.profiler = torch.profiler.profile(activities=None, record_shapes=False)
         self.seconds = 0.0
 
@@ -199,7 +213,7 @@ class Profiler(TrainerCallback):
             self.start = time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.skip + self.STEPS:
+        if state.global_step == self.skip + self.steps:
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             self.seconds = time.perf_counter() - self.start
@@ -209,14 +223,14 @@ class Profiler(TrainerCallback):
     def table(self) -> dict[str, Any]:
         """Milliseconds a step, of the step and of its largest parts on the GPU (on the CPU without one)."""
         if not self.seconds:
-            return {"profile": f"fewer than {self.skip + self.STEPS} steps: nothing was profiled"}
+            return {"profile": f"fewer than {self.skip + self.steps} steps: nothing was profiled"}
         key = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
         events = sorted(self.profiler.key_averages(), key=lambda event: -getattr(event, key))
         in_all = sum(getattr(event, key) for event in events)
-        parts = {event.key[:80]: round(getattr(event, key) / 1000 / self.STEPS, 2) for event in events[:12]}
+        parts = {event.key[:80]: round(getattr(event, key) / 1000 / self.steps, 2) for event in events[:12]}
         return {
-            "ms a step": round(1000 * self.seconds / self.STEPS, 1),
-            "ms of operators": round(in_all / 1000 / self.STEPS, 1),
+            "ms a step": round(1000 * self.seconds / self.steps, 1),
+            "ms of operators": round(in_all / 1000 / self.steps, 1),
             "largest": parts,
         }
 
@@ -230,17 +244,17 @@ def features(run: Run, name: str):
     for modality in ("audio", "text"):
         start = time.perf_counter()
         use_cached_features(model.merhan, data, modality, device, precision, workers)
-        run.record(f"{name}, {modality}", "", time.perf_counter() - start)
+        run.record(f"{name}, {modality}", "", time.perf_counter() - start, data)
 
 
 def evaluate(run: Run, name: str):
-    """Logits of all rows, twice."""
-    model, processor, data = run.build()
+    """Logits of some rows, twice."""
+    model, processor, data = run.build(FEW)
     with as_in_training(run.options(1)):
         for epoch in ("cold", "warm"):
             start = time.perf_counter()
             predict_logits(model.eval(), processor, data, 8 if run.arguments.trial else 64, quiet=True)
-            run.record(name, epoch, time.perf_counter() - start)
+            run.record(name, epoch, time.perf_counter() - start, data)
 
 
 class Clock(TrainerCallback):
@@ -301,33 +315,70 @@ def work_of_a_batch(model, stage: StageRecipe, data: EmotionDataset, processor) 
 
 
 def utterances(arguments, folder: Path) -> pd.DataFrame:
-    """Noise of the wanted durations, with made-up words."""
-    rng = np.random.default_rng(0)
+    """Noise of the durations and with the words of MELD's training and development split, shuffled by dialogue."""
     count = 20 if arguments.trial else arguments.utterances
-    if arguments.durations:
-        table = pd.read_csv(arguments.durations)
-        durations = table.loc[table["split"] == "train", "duration_s"].clip(0.5, 12).sample(count, random_state=0)
-    else:
-        durations = np.clip(rng.lognormal(0.9, 0.7, count), 0.5, 12)  # near MELD's: median 2.5 s
+    rows = made_up_rows(count) if arguments.meld is None else meld_rows(arguments.meld)
+    rows = rows.iloc[:count].reset_index(drop=True)
     if arguments.trial:
-        durations = np.clip(durations, 0.5, 2)
-    rows = []
-    for number, seconds in enumerate(durations):
-        path = folder / f"{number}.wav"
-        soundfile.write(path, 0.1 * rng.standard_normal(round(seconds * 16_000)), 16_000)
-        valence = ("negative", "positive")[number % 2]
-        rows.append([f"u{number}", "noise", str(path), say(rng, valence), LABELS[number % 2], seconds])
-    return pd.DataFrame(rows, columns=["utterance_id", "corpus", "audio", "text", "label", "duration"])
+        rows["duration"] = rows["duration"].clip(0.5, 2)
+    rng = np.random.default_rng(0)
+    noise = (3000 * rng.standard_normal(SAMPLING_RATE * 600)).astype(np.int16)  # each row has a piece of it
+    rows["audio"] = [str(folder / f"{number}.wav") for number in range(len(rows))]
+    for path, seconds in zip(rows["audio"], rows["duration"], strict=True):
+        samples = round(seconds * SAMPLING_RATE)
+        start = rng.integers(len(noise) - samples)
+        soundfile.write(path, noise[start : start + samples], SAMPLING_RATE)
+    return rows.assign(utterance_id=[f"u{number}" for number in range(len(rows))], corpus="noise")
+
+
+def meld_rows(folder: Path) -> pd.DataFrame:
+    """Duration, words, speaker, dialogue and turn of MELD's utterances, 0.5 to 12 s as the recipe has them."""
+    words = pd.concat(
+        pd.read_csv(folder / f"{split}_sent_emo.csv").assign(split=split) for split in ("train", "dev")
+    )
+    durations = pd.read_csv(folder / "media_durations.csv").rename(columns={"duration_s": "duration"})
+    keys = {"Dialogue_ID": "dialogue_id", "Utterance_ID": "utterance_id"}
+    rows = words.rename(columns=keys).merge(durations, on=["split", *keys.values()])
+    rows["dialogue"] = rows["split"] + rows["dialogue_id"].astype(str)
+    order = rows["dialogue"].drop_duplicates().sample(frac=1, random_state=0)
+    rows = rows.set_index("dialogue").loc[order].reset_index()
+    return pd.DataFrame(
+        {
+            "text": rows["Utterance"].str.strip(),
+            "label": rows["Emotion"],
+            "speaker": rows["Speaker"],
+            "dialogue": rows["dialogue"],
+            "turn": rows["utterance_id"],
+            "duration": rows["duration"].clip(0.5, 12),
+        }
+    )
+
+
+def made_up_rows(count: int) -> pd.DataFrame:
+    """Durations near MELD's (median 2.5 s), with words of the demo corpus."""
+    rng = np.random.default_rng(0)
+    valences = [("negative", "positive")[number % 2] for number in range(count)]
+    return pd.DataFrame(
+        {
+            "text": [say(rng, valence) for valence in valences],
+            "label": ["anger" if valence == "negative" else "joy" for valence in valences],
+            "speaker": "A",
+            "dialogue": [f"d{number // 10}" for number in range(count)],
+            "turn": [number % 10 for number in range(count)],
+            "duration": np.clip(rng.lognormal(0.9, 0.7, count), 0.5, 12),
+        }
+    )
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--durations", help="CSV with the columns split and duration_s (default: like MELD's)")
-    parser.add_argument("--utterances", type=int, default=2000, help="how many (default: 2000)")
+    parser.add_argument("--meld", type=Path, help="folder of MELD's tables (default: durations and words like MELD's)")
+    parser.add_argument("--utterances", type=int, default=11_098, help="how many at most (default: 11098)")
     parser.add_argument("--seconds", type=float, default=240, help="start nothing after this time (default: 240)")
     parser.add_argument(
         "--results", type=Path, default=Path("gpu-training.jsonl"), help="file that results are added to"
     )
+    parser.add_argument("--only", nargs="+", default=[""], help="words of the names of what is measured (default: all)")
     parser.add_argument("--workers", type=int, default=8, help="processes that load audio (default: 8)")
     parser.add_argument("--trial", action="store_true", help="run in small on any machine, and measure nothing")
     parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")

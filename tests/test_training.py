@@ -394,7 +394,7 @@ def test_frozen_backbones_run_once_per_utterance(demo, trained_like, processor, 
 
 def test_features_after_a_kill_are_those_of_an_uninterrupted_run(demo, trained_like, processor, tmp_path, monkeypatch):
     """Killed in the middle of a batch: what is missing is computed in the batches in which it would have been."""
-    monkeypatch.setattr(feature_cache, "BATCH_SIZE", 4)
+    monkeypatch.setattr(feature_cache, "_MOST_ROWS", 4)
 
     def compute(cache: str):
         monkeypatch.setenv("MERHAN_CACHE", str(tmp_path / cache))
@@ -419,7 +419,8 @@ def test_features_after_a_kill_are_those_of_an_uninterrupted_run(demo, trained_l
     files = sorted((tmp_path / "whole").rglob("*.npy"))
     names = [file.relative_to(tmp_path / "whole") for file in files]
     there = [(tmp_path / "cut" / name).is_file() for name in names]
-    assert process.exitcode == -signal.SIGKILL and len(files) == 14 and sum(there) == 6
+    assert process.exitcode == -signal.SIGKILL and len(files) == 14
+    assert 4 <= sum(there) < 8, "one batch whole, another one in part"
     sizes = []
     encode = type(trained_like.merhan).encode
 

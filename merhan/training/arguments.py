@@ -56,6 +56,7 @@ def training_arguments(
         logger.warning(f"no GPU: training in float32 instead of {half_precision[0]}")
         options |= dict.fromkeys(half_precision, False)
     options["report_to"] = options["report_to"] or "none"
+    options = {name: value for name, value in options.items() if not name.startswith("torch_compile")}  # of our own
     if "tensorboard" in options["report_to"]:
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder.parent / "tensorboard" / folder.name)
     return TrainingArguments(

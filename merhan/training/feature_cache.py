@@ -28,12 +28,14 @@ from merhan.files import atomic_path, cache_folder
 from merhan.logs import get_logger, progress
 from merhan.models.inference import weights_digest
 from modeling_merhan import MerhanModel
-from processing_merhan import MerhanProcessor
+from processing_merhan import SAMPLING_RATE, MerhanProcessor
 
 
 logger = get_logger(__name__)
 
-BATCH_SIZE = 16  # rows that are computed together
+# What is computed together at most: samples of sound or tokens, padding included, and rows.
+_LARGEST_BATCH = {"audio": 192 * SAMPLING_RATE, "text": 8192}
+_MOST_ROWS = 64
 
 
 def use_cached_features(
@@ -57,10 +59,11 @@ def use_cached_features(
     folder = cache_folder() / "features" / feature_cache_key(backbone, dataset.processor, precision)
     files = [_file(folder, key) for key in _content_keys(dataset, modality)]
     intact = _intact({file for file in files if file is not None})
-    batches = [rows for rows in _batches(dataset, files) if not all(files[row] in intact for row in rows)]
+    batches = _batches(files, _lengths(dataset, modality), _LARGEST_BATCH[modality])
+    batches = [rows for rows in batches if not all(files[row] in intact for row in rows)]
     model.eval().to(device)
     PartialState().wait_for_everyone()  # no process writes before all have listed what is missing
-    with PartialState().split_between_processes(batches) as own:
+    with PartialState().split_between_processes(batches) as own, ThreadPoolExecutor() as pool:
         inputs = DataLoader(_Inputs(dataset, modality, own), batch_size=None, num_workers=min(workers, len(own)))
         bar = progress(inputs, desc=f"{modality} features", total=len(own), unit="batch", disable=not own)
         for rows, (values, mask) in zip(own, bar, strict=True):
@@ -68,8 +71,8 @@ def use_cached_features(
                 features = _compute(model, modality, values.to(device), mask.to(device))
             for row, states in zip(rows, features, strict=True):
                 _require_finite(states, dataset.rows["utterance_id"].iloc[row], modality)
-                if files[row] not in intact:
-                    _save(cast(Path, files[row]), states)
+            new = [(cast(Path, files[row]), states) for row, states in zip(rows, features, strict=True) if files[row] not in intact]
+            list(pool.map(_save, new))  # the list raises what a thread raised
     PartialState().wait_for_everyone()
     dataset.features[modality] = files
 
@@ -97,16 +100,34 @@ class _Inputs(Dataset):
         return values, mask
 
 
-def _batches(dataset: EmotionDataset, files: Sequence[Path | None]) -> list[list[int]]:
-    """The rows that have the modality, each input once, in batches of similar length, the longest first."""
-    rows = np.argsort(-dataset.cells, kind="stable").tolist()
-    distinct = {files[row]: row for row in reversed(rows) if files[row] is not None}
-    chosen = [row for row in rows if distinct.get(files[row]) == row]
-    return [chosen[start : start + BATCH_SIZE] for start in range(0, len(chosen), BATCH_SIZE)]
+def _lengths(dataset: EmotionDataset, modality: str) -> np.ndarray:
+    """How many samples or tokens each row has, `(rows,)`: what it costs to compute its features."""
+    if modality == "text":
+        return np.array([len(ids or ()) for ids in dataset.tokens])
+    fixed = getattr(dataset.processor.feature_extractor, "n_samples", 0)  # Whisper pads every row to 30 s
+    return np.maximum(dataset.shapes[:, 0], fixed)
 
 
-def _save(file: Path, states: np.ndarray):
+def _batches(files: Sequence[Path | None], lengths: np.ndarray, limit: int) -> list[list[int]]:
+    """The rows that have the modality, each input once, in batches of similar length, the longest first.
+
+    Short rows come in large batches, so that a GPU does not wait for its many small kernels to be launched.
+    """
+    order = np.argsort(-lengths, kind="stable").tolist()
+    distinct = {files[row]: row for row in reversed(order) if files[row] is not None}
+    rows = [row for row in order if distinct.get(files[row]) == row]
+    batches = []
+    while rows:
+        longest = int(lengths[rows[0]]) or limit // 16  # of unknown length
+        size = max(min(limit // longest, _MOST_ROWS), 1)
+        batches.append(rows[:size])
+        rows = rows[size:]
+    return batches
+
+
+def _save(entry: tuple[Path, np.ndarray]):
     """Write an entry of the cache: an .npy file with the hash of its content behind it, which NumPy ignores."""
+    file, states = entry
     content = io.BytesIO()
     np.save(content, states)
     with atomic_path(file) as temporary:

@@ -90,6 +90,11 @@ def layers_above(model: nn.Module, modality: str) -> dict[str, int]:
     return {name: max(layers.values()) - layer for name, layer in layers.items()}
 
 
+def backbone_layers(model: nn.Module) -> list[nn.Module]:
+    """The numbered layers of the backbones."""
+    return [module for name, module in model.named_modules() if _LAYER.fullmatch(f"{name}.")]
+
+
 class GradualUnfreezing(TrainerCallback):
     """Unfreezes layers from the top, some more in each epoch (Howard & Ruder 2018, arXiv 1801.06146).
 

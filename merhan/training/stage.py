@@ -23,6 +23,7 @@ from merhan.recipe.schema import AugmentationRecipe, Recipe, StageRecipe
 from merhan.training.adversary import ADAM_BETA1, add_adversary, remove_adversary
 from merhan.training.arguments import autocast_precision, training_arguments
 from merhan.training.checkpoints import last_checkpoint
+from merhan.training.compilation import compile_layers
 from merhan.training.curriculum import label_uncertainty, load_or_compute, row_difficulty, row_weights
 from merhan.training.feature_cache import use_cached_features
 from merhan.training.interruption import signals_noted
@@ -73,6 +74,7 @@ def train_stage(
     arguments = _arguments(recipe, stage, folder, seed)
     _set_features(stage, model, (train, validation), arguments)
     difficulty = _difficulty(recipe, model, processor, train, arguments, folder)
+    compile_layers(model, {**recipe.trainer, **stage.trainer})
     trainer = MerhanTrainer(
         model,
         arguments,
