@@ -645,7 +645,7 @@ class MerhanPreTrainedModel(PreTrainedModel):
 
 
 # Marks padded samples for `MerhanGroupNormConvLayer`; no decoded sound has it.
-_PADDING = -math.inf
+PADDING = -math.inf
 
 
 class MerhanGroupNormConvLayer(GradientCheckpointingLayer):
@@ -658,8 +658,8 @@ class MerhanGroupNormConvLayer(GradientCheckpointingLayer):
         self.conv, self.layer_norm, self.activation = layer.conv, layer.layer_norm, layer.activation
 
     def forward(self, samples: Tensor) -> Tensor:
-        """`(batch, 1, samples)`, padding marked by `_PADDING` -> `(batch, channels, frames)`."""
-        padded = samples == _PADDING
+        """`(batch, 1, samples)`, padding marked by `PADDING` -> `(batch, channels, frames)`."""
+        padded = samples == PADDING
         states = self.conv(samples.masked_fill(padded, 0.0))
         # A frame is real if the last sample of its window is.
         real = ~padded[..., self.conv.kernel_size[0] - 1 :: self.conv.stride[0]]
@@ -775,7 +775,7 @@ class MerhanModel(MerhanPreTrainedModel):
         if name == "audio" and not isinstance(backbone, MerhanAudioModel):
             values = values.to(backbone.dtype)
         if name == "audio" and self.marks_padding:
-            values = values.masked_fill(seen == 0, _PADDING)
+            values = values.masked_fill(seen == 0, PADDING)
         wants_layers = mixing is not None or record.hidden_states is not None
         outputs = backbone(values, attention_mask=seen, output_hidden_states=wants_layers)
         states = outputs.last_hidden_state

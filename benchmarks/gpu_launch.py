@@ -5,7 +5,8 @@
 
 Every run fine-tunes wav2vec2-base and roberta-base (random weights) for some steps on the same batches, without
 dropout, because compiled code draws other random numbers. "Plain, again" is the plain run a second time: its
-difference is the noise of bf16. Each result is printed, and appended to `--results`, as soon as it is there.
+difference is the noise of bf16. These runs share the GPU at the same time; quickstart then has it for itself. Each
+result is printed, and appended to `--results`.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +45,7 @@ def main():
     text = f"""`{command(MERHAN_CORPORA=os.environ.get("MERHAN_CORPORA", "MERHAN_CORPORA"))}`
 
 {arguments.steps} steps of 16 rows of MELD's durations, bf16, seed 0; {hardware()}. Seconds include the start of the
-program.
+program; the first five ran at the same time.
 
 {markdown_table(COLUMNS, table)}
 """
@@ -64,14 +66,20 @@ def compare(arguments: argparse.Namespace, recipe: Path, folder: Path) -> list[l
             "torch_compile": (plain, [compiled]),
             "FSDP2, torch_compile": (FSDP2, [compiled]),
         }
-    curves: dict[str, list[float]] = {}
-    table = []
-    for number, (name, (options, changes)) in enumerate(ways.items()):
+
+    def run(number: int, name: str) -> tuple[float, str, list[float]]:
+        options, changes = ways[name]
         words = ["--config", str(recipe), "--run_name", f"run{number}", *(w for c in changes for w in ("--set", c))]
-        seconds, problem = launch(options, words, arguments.timeout)
-        curves[name] = losses(folder / "outputs" / f"run{number}" / "finetune")
-        table.append(line(name, seconds, curves[name], curves["plain"], problem))
-        say(arguments, dict(zip(COLUMNS, table[-1], strict=True)) | {"losses": curves[name]})
+        port = ("--main_process_port", str(29_500 + number))
+        seconds, problem = launch((*options, *port), words, arguments.timeout)
+        return seconds, problem, losses(folder / "outputs" / f"run{number}" / "finetune")
+
+    with ThreadPoolExecutor(1 if arguments.trial else len(ways)) as pool:
+        results = dict(zip(ways, pool.map(run, range(len(ways)), ways), strict=True))
+    table = []
+    for name, (seconds, problem, curve) in results.items():
+        table.append(line(name, seconds, curve, results["plain"][2], problem))
+        say(arguments, dict(zip(COLUMNS, table[-1], strict=True)) | {"losses": curve})
     changes = [f"output_dir={folder}/quickstart", "stages.0.epochs=1", "stages.1.epochs=1"]
     if arguments.trial:
         changes += ["data.options.scale=0.1", "trainer.use_cpu=true"]
@@ -100,7 +108,8 @@ def launch(options: tuple[str, ...], words: list[str], timeout: float) -> tuple[
         done = subprocess.run(program, cwd=REPOSITORY, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:
         return timeout, f"did not end in {timeout:.0f} s"
-    problem = "" if done.returncode == 0 else " ".join(done.stderr.strip().splitlines()[-8:])[-400:]
+    lines = done.stderr.strip().splitlines()
+    problem = "" if done.returncode == 0 else " ".join([line for line in lines if "rror" in line] or lines[-8:])[:400]
     return time.perf_counter() - start, problem
 
 
@@ -123,15 +132,21 @@ def say(arguments: argparse.Namespace, content: dict):
 def write_recipe(arguments: argparse.Namespace, folder: Path) -> Path:
     """The recipe of all runs, with its manifest of noise."""
     rows = utterances(arguments, folder)
-    splits = np.where(np.arange(len(rows)) % 10 == 8, "validation", "train")
-    splits[np.arange(len(rows)) % 10 == 9] = "test"
-    rows.assign(split=splits).to_parquet(folder / "manifest.parquet")
+    splits = np.array(["train"] * 8 + ["validation", "test"])[np.arange(len(rows)) % 10]
+    # Each split has dialogues of its own, as a corpus should.
+    rows.assign(split=splits, dialogue=rows["dialogue"] + splits).to_parquet(folder / "manifest.parquet")
     backbones = ("tiny", "tiny") if arguments.trial else full_width_backbones(rows["text"].tolist())
     still = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "layerdrop")
     recipe = {
         "run_name": "run",
         "output_dir": str(folder / "outputs"),
-        "data": {"corpus": "manifest", "source": str(folder / "manifest.parquet"), "accept_leaks": ["text"]},
+        "data": {
+            "corpus": "manifest",
+            "source": str(folder / "manifest.parquet"),
+            "accept_leaks": ["speaker", "text"],
+            "context_turns": 3,
+            "use_speaker": True,
+        },
         "model": {
             "audio_backbone": backbones[0],
             "text_backbone": backbones[1],

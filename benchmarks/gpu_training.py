@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ from processing_merhan import SAMPLING_RATE
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40": 181e12}  # dense bf16 FLOP/s, from the data sheets
 CONTEXT = DataRecipe(context_turns=3, use_speaker=True)  # of configs/meld.yaml
 FEW = 2000  # utterances of the measurements with an ordinary batch size
-Shape = tuple[int, int, int]  # rows, samples and tokens of a batch
+Shape = tuple[int, ...]  # rows, samples, and lengths of the other inputs of a batch
 STAGES = (
     StageRecipe("warmup", 2, {"head": 1e-3}),
     StageRecipe("finetune", 2, {"head": 1e-4, "audio": 2e-5, "text": 2e-5}),
@@ -60,6 +61,9 @@ COLUMNS = ["", "epoch", "audio s per s", "rows per s", "batch shapes", "padding"
 
 def main():
     arguments = parse()
+    if arguments.recorded:
+        publish("gpu-training", recorded_section(arguments.recorded), arguments.write)
+        return
     if not torch.cuda.is_available() and not arguments.trial:
         sys.exit("no GPU here: nothing is measured. With --trial the benchmark runs in small, to show that it works.")
     disable_progress_bar()
@@ -68,6 +72,7 @@ def main():
         rows = utterances(arguments, Path(temporary))
         backbones = ("tiny", "tiny") if arguments.trial else full_width_backbones(rows["text"].tolist())
         run = Run(arguments, rows, backbones, Path(temporary))
+        run.say({"about": about(rows, run.operators)})
         for name, measurement in measurements(arguments.trial):
             if not any(word in name for word in arguments.only):
                 continue
@@ -78,40 +83,60 @@ def main():
                 measurement(run, name)
             except (InputError, RuntimeError) as error:  # out of memory, or the compiler; the others go on
                 run.say(f"{name} failed: {error}")
+    if arguments.trial:
+        print(f"{about(rows, run.operators)}\n\n{markdown_table(COLUMNS, run.table)}")
+        print("\ntrial: it runs; times are no measurements")
+    else:
+        publish("gpu-training", recorded_section([arguments.results]), arguments.write)
+
+
+def about(rows: pd.DataFrame, operators: int) -> str:
+    """How it was measured."""
     few, in_all = (f"{part['duration'].sum() / 3600:.1f} h" for part in (rows.iloc[:FEW], rows))
-    text = f"""`{command(MERHAN_CORPORA=os.environ.get("MERHAN_CORPORA", "MERHAN_CORPORA"))}`
+    return f"""`{command(MERHAN_CORPORA=os.environ.get("MERHAN_CORPORA", "MERHAN_CORPORA"))}`
 
 {len(rows):,} utterances ({in_all}), with a number of rows as batch size the first {FEW:,} ({few}); bf16, seed 0,
-{hardware()}. A batch takes {run.operators:,} operators in forward and backward.
+{hardware()}. A batch takes {operators:,} operators in forward and backward."""
 
-{markdown_table(COLUMNS, run.table)}
-"""
-    if arguments.trial:
-        print(text + "\ntrial: it runs; times are no measurements")
-    else:
-        publish("gpu-training", text, arguments.write)
+
+def recorded_section(files: Sequence[Path]) -> str:
+    """The section of RESULTS.md from files of results, of which a later one replaces lines of an earlier one."""
+    lines: dict[tuple[str, str], list[str]] = {}
+    text = ""
+    for line in (line for file in files for line in file.read_text(encoding="utf-8").splitlines()):
+        result = json.loads(line)["result"]
+        if isinstance(result, dict) and "about" in result:
+            text = result["about"]
+        elif isinstance(result, dict) and result.keys() == set(COLUMNS):
+            lines[result[""], result["epoch"]] = list(result.values())
+    return f"{text}\n\n{markdown_table(COLUMNS, list(lines.values()))}\n"
 
 
 def measurements(trial: bool) -> list[tuple[str, Callable]]:
     """Name and function of every measurement, the most telling first."""
     warmup, finetune = STAGES
+    cached = replace(finetune, cache_feature_encoder=True)
     small, large, seconds, most = (4, 8, 6, 12) if trial else (16, 64, 240, 600)
+    plain = {"stage": finetune, "batch_size": small}
+    best = {"stage": cached, "batch_seconds": most}
     listed: list[tuple[str, Callable]] = [
-        (f"fine-tuning, batch {small}", partial(train, stage=finetune, batch_size=small)),
+        (f"fine-tuning, batch {small}", partial(train, **plain)),
         ("features, cold", features),
+        (f"fine-tuning, {most} s a batch, cached convolutions", partial(train, **best)),
         (f"fine-tuning, {most} s a batch", partial(train, stage=finetune, batch_seconds=most)),
-        (f"fine-tuning, batch {large}", partial(train, stage=finetune, batch_size=large)),
         (f"fine-tuning, {seconds} s a batch", partial(train, stage=finetune, batch_seconds=seconds)),
+        (f"fine-tuning, batch {large}", partial(train, stage=finetune, batch_size=large)),
         (f"warm-up on features, batch {small}", partial(train, stage=warmup, batch_size=small)),
         (f"warm-up on features, batch {large}", partial(train, stage=warmup, batch_size=large)),
         ("evaluation", evaluate),
+        ("profile", partial(profile, **best)),
     ]
     if not trial:  # compilation takes minutes without a GPU
-        amounts = {f"{most} s a batch": {"batch_seconds": most}, f"batch {small}": {"batch_size": small}}
-        for name, amount in amounts.items():
-            compiled = partial(train, stage=finetune, torch_compile=True, **amount)
-            listed.append((f"fine-tuning, {name}, torch_compile", compiled))
-    listed.append(("profile", partial(profile, stage=finetune, batch_seconds=most)))
+        listed += [
+            ("compiled fine-tuning, cached convolutions", partial(train, torch_compile=True, **best)),
+            ("profile, compiled", partial(profile, torch_compile=True, **best)),
+            (f"compiled fine-tuning, batch {small}", partial(train, **plain, torch_compile=True)),
+        ]
     return listed
 
 
@@ -122,6 +147,7 @@ class Run:
         self.arguments, self.rows, self.backbones, self.folder = arguments, rows, backbones, folder
         self.start = time.perf_counter()
         self.table: list[list[str]] = []
+        self.datasets: dict[int | None, EmotionDataset] = {}
         model, self.processor, data = self.build(FEW)
         self.flops, self.operators = work_of_a_batch(model, STAGES[1], data, self.processor)
 
@@ -133,7 +159,11 @@ class Run:
         model = build_model(recipe, sorted(self.rows["label"].unique()), self.rows)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        return model, processor, EmotionDataset(rows, processor, model.config.label2id, ["audio", "text"])
+        if count not in self.datasets:
+            self.datasets[count] = EmotionDataset(rows, processor, model.config.label2id, ["audio", "text"])
+        data = self.datasets[count]
+        data.features.clear()
+        return model, processor, data
 
     def options(self, batch_size: int) -> dict[str, Any]:
         """The section `trainer` of the recipe."""
@@ -153,7 +183,7 @@ class Run:
         sound = data.rows["duration"].sum()
         speed, padding, utilisation = sound / seconds, "", ""
         if shapes:
-            samples = sum(rows * length for rows, length, _ in shapes)
+            samples = sum(rows * length for rows, length, *_ in shapes)
             padding = f"{1 - sound * SAMPLING_RATE / samples:.1%}" if samples else ""
         if trains:
             peak = next((value for key, value in PEAK.items() if key in hardware()), float("nan"))
@@ -185,13 +215,13 @@ def train(run: Run, name: str, stage: StageRecipe, batch_size: int = 16, batch_s
         run.record(name, epoch, clock.seconds[number], data, clock.shapes[number], trains)
 
 
-def profile(run: Run, name: str, stage: StageRecipe, batch_seconds: float):
+def profile(run: Run, name: str, stage: StageRecipe, batch_seconds: float, **options):
     """Where the time of warm steps goes: the operators with the most time of the GPU, and that of the CPU."""
     model, processor, data = run.build()
     profiler = Profiler(*((1, 2) if run.arguments.trial else (30, 10)))
-    recipe = run.recipe(16, batch_seconds)
+    recipe = run.recipe(16, batch_seconds, **options)
     train_stage(recipe, stage, 0, model, processor, data, data, run.folder / name, [profiler])
-    run.say(profiler.table())
+    run.say({name: profiler.table()})
 
 
 class Profiler(TrainerCallback):
@@ -221,18 +251,23 @@ class Profiler(TrainerCallback):
             control.should_training_stop = True
 
     def table(self) -> dict[str, Any]:
-        """Milliseconds a step, of the step and of its largest parts on the GPU (on the CPU without one)."""
+        """Milliseconds and calls a step: of the step, of the GPU, and of their largest parts."""
         if not self.seconds:
             return {"profile": f"fewer than {self.skip + self.steps} steps: nothing was profiled"}
-        key = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
-        events = sorted(self.profiler.key_averages(), key=lambda event: -getattr(event, key))
-        in_all = sum(getattr(event, key) for event in events)
-        parts = {event.key[:80]: round(getattr(event, key) / 1000 / self.steps, 2) for event in events[:12]}
+        events = self.profiler.key_averages()
+        by_device = sorted(events, key=lambda event: -event.self_device_time_total)
+        by_cpu = sorted(events, key=lambda event: -event.self_cpu_time_total)
+        calls = {event.key: event.count / self.steps for event in events if event.key.startswith("cuda")}
         return {
             "ms a step": round(1000 * self.seconds / self.steps, 1),
-            "ms of operators": round(in_all / 1000 / self.steps, 1),
-            "largest": parts,
+            "ms of the GPU": self._milliseconds(sum(event.self_device_time_total for event in events)),
+            "GPU": {event.key[:70]: self._milliseconds(event.self_device_time_total) for event in by_device[:25]},
+            "CPU": {event.key[:70]: self._milliseconds(event.self_cpu_time_total) for event in by_cpu[:15]},
+            "calls": calls,
         }
+
+    def _milliseconds(self, microseconds: float) -> float:
+        return round(microseconds / 1000 / self.steps, 2)
 
 
 def features(run: Run, name: str):
@@ -267,11 +302,10 @@ class Clock(TrainerCallback):
         model.register_forward_pre_hook(self._note_shape, with_kwargs=True)
 
     def _note_shape(self, module: torch.nn.Module, args: tuple, inputs: dict[str, torch.Tensor]):
-        sound, words = inputs.get("input_values"), inputs.get("input_ids")
-        if sound is not None and words is not None:
-            self.shapes[-1].append((*sound.shape[:2], words.shape[1]))
-        elif "audio_features" in inputs:
-            self.shapes[-1].append((len(inputs["labels"]), 0, inputs["audio_features"].shape[1]))
+        if self.shapes:
+            lengths = [values.shape[1] for name, values in sorted(inputs.items()) if name.endswith(("features", "ids"))]
+            samples = inputs["input_values"].shape[1] if "input_values" in inputs else 0
+            self.shapes[-1].append((len(inputs["labels"]), samples, *lengths))
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         self.start = time.perf_counter()
@@ -333,9 +367,7 @@ def utterances(arguments, folder: Path) -> pd.DataFrame:
 
 def meld_rows(folder: Path) -> pd.DataFrame:
     """Duration, words, speaker, dialogue and turn of MELD's utterances, 0.5 to 12 s as the recipe has them."""
-    words = pd.concat(
-        pd.read_csv(folder / f"{split}_sent_emo.csv").assign(split=split) for split in ("train", "dev")
-    )
+    words = pd.concat(pd.read_csv(folder / f"{split}_sent_emo.csv").assign(split=split) for split in ("train", "dev"))
     durations = pd.read_csv(folder / "media_durations.csv").rename(columns={"duration_s": "duration"})
     keys = {"Dialogue_ID": "dialogue_id", "Utterance_ID": "utterance_id"}
     rows = words.rename(columns=keys).merge(durations, on=["split", *keys.values()])
@@ -378,6 +410,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--results", type=Path, default=Path("gpu-training.jsonl"), help="file that results are added to"
     )
+    parser.add_argument("--recorded", type=Path, nargs="+", help="measure nothing, make the table from such files")
     parser.add_argument("--only", nargs="+", default=[""], help="words of the names of what is measured (default: all)")
     parser.add_argument("--workers", type=int, default=8, help="processes that load audio (default: 8)")
     parser.add_argument("--trial", action="store_true", help="run in small on any machine, and measure nothing")

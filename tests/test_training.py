@@ -438,11 +438,11 @@ def test_features_after_a_kill_are_those_of_an_uninterrupted_run(demo, trained_l
 
 def test_features_are_made_again_when_anything_changes(demo, trained_like, processor, tmp_path):
     backbone = trained_like.merhan.audio_backbone
-    before = feature_cache_key(backbone, processor)
-    assert feature_cache_key(backbone, processor) == before
+    before = feature_cache_key(backbone, backbone.config, processor)
+    assert feature_cache_key(backbone, backbone.config, processor) == before
     with torch.no_grad():
         next(backbone.parameters()).view(-1)[0] += 1e-3
-    assert feature_cache_key(backbone, processor) != before
+    assert feature_cache_key(backbone, backbone.config, processor) != before
     rows = demo[demo["split"] == "test"].head(2).copy()
     for row, audio in enumerate(rows["audio"]):
         shutil.copy(audio, tmp_path / f"{row}.wav")

@@ -89,6 +89,12 @@ def machine_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in defaults.items() if name not in options}
 
 
+def without_cudnn_attention():
+    """Keep PyTorch's attention from cuDNN, which builds a plan for every shape that it has not seen before: about a
+    second per batch of a new length, and no faster afterwards (RESULTS.md, "Training on a GPU")."""
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 class Speed(NamedTuple):
     """How logits are computed."""
 
@@ -106,6 +112,7 @@ def as_in_training(trainer: Mapping[str, Any]) -> Iterator[Speed]:
 
     Half precision only on a GPU, as in training.
     """
+    without_cudnn_attention()
     trainer = {**machine_defaults(trainer), **trainer}
     precision = None
     if PartialState().device.type == "cuda":

@@ -9,7 +9,7 @@ import torch
 from transformers import TrainingArguments
 
 from merhan.logs import get_logger, progress_is_visible
-from merhan.models.inference import HALF_PRECISION, machine_defaults
+from merhan.models.inference import HALF_PRECISION, machine_defaults, without_cudnn_attention
 
 
 logger = get_logger(__name__)
@@ -47,6 +47,7 @@ def training_arguments(
         metric: validation metric that selects the best epoch.
         seed: seed of the stage.
     """
+    without_cudnn_attention()
     chosen = machine_defaults(options)
     if chosen:
         logger.info(f"chosen for this machine: {', '.join(f'{name}={value}' for name, value in chosen.items())}")

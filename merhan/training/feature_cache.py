@@ -10,24 +10,25 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import PartialState
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig
 
 from merhan.data.dataset import EmotionDataset
 from merhan.errors import InputError
 from merhan.files import atomic_path, cache_folder
 from merhan.logs import get_logger, progress
 from merhan.models.inference import weights_digest
-from modeling_merhan import MerhanModel
+from modeling_merhan import PADDING, MerhanModel
 from processing_merhan import SAMPLING_RATE, MerhanProcessor
 
 
@@ -48,31 +49,113 @@ def use_cached_features(
 ):
     """Compute the missing features of a frozen backbone, and make the data set read them.
 
-    Which rows share a batch depends on the rows alone, and not on what is missing: so a run that was interrupted here
-    is resumed to the same numbers.
-
     Args:
         precision: of autocast; None = that of the weights.
         workers: processes that load audio.
     """
     backbone = getattr(model, f"{modality}_backbone")
-    folder = cache_folder() / "features" / feature_cache_key(backbone, dataset.processor, precision)
-    files = [_file(folder, key) for key in _content_keys(dataset, modality)]
+
+    def compute(values: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        encoded = model.encode(modality, values, mask)
+        return encoded.states.half(), encoded.mask
+
+    key = feature_cache_key(backbone, backbone.config, dataset.processor, precision)
+    model.eval().to(device)
+    _use_cache(dataset, modality, key, compute, device, precision, workers)
+
+
+def use_cached_convolutions(
+    model: MerhanModel,
+    dataset: EmotionDataset,
+    device: torch.device,
+    precision: torch.dtype | None = None,
+    workers: int = 0,
+):
+    """Compute what the frozen convolutional encoder of a speech backbone gives for each recording, and make the data
+    set read it. The model must then read it as well, see [`read_convolutions`].
+
+    Args:
+        precision, workers: as of [`use_cached_features`]. Without half precision the entries are float32, so that they
+            equal what the encoder computes.
+    """
+    backbone: Any = model.audio_backbone
+    dtype = torch.float32 if precision is None else torch.float16
+
+    def compute(values: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if model.marks_padding:
+            values = values.masked_fill(mask == 0, PADDING)
+        states = backbone.feature_extractor(values).transpose(1, 2)
+        return states.to(dtype), backbone._get_feature_vector_attention_mask(states.shape[1], mask)
+
+    key = feature_cache_key(backbone.feature_extractor, backbone.config, dataset.processor, precision)
+    model.eval().to(device)
+    _use_cache(dataset, "audio", key, compute, device, precision, workers)
+
+
+def read_convolutions(model: MerhanModel):
+    """Make a model take the output of its convolutional encoder as `audio_features`, in place of the backbone's."""
+    backbone: Any = model.audio_backbone
+    backbone.feature_extractor.forward = _channels_first
+    backbone._get_feature_vector_attention_mask = _same_mask
+    model.marks_padding = False
+    model.register_forward_pre_hook(_into_backbone, with_kwargs=True)
+
+
+def _channels_first(states: torch.Tensor) -> torch.Tensor:
+    """In place of the convolutions: `(batch, frames, channels)` as they give it, `(batch, channels, frames)`."""
+    return states.transpose(1, 2)
+
+
+def _same_mask(frames: int, mask: torch.Tensor, **options: Any) -> torch.Tensor:
+    """In place of the conversion from samples to frames: the mask is one over frames already."""
+    return mask.bool()
+
+
+def _into_backbone(model: nn.Module, args: tuple, inputs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """Pass the features to the backbone, as its sound."""
+    for old, new in (("audio_features", "input_values"), ("audio_features_mask", "audio_attention_mask")):
+        inputs[new] = inputs.pop(old, None)
+    return args, inputs
+
+
+def _use_cache(
+    dataset: EmotionDataset,
+    modality: str,
+    key: str,
+    compute: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
+    device: torch.device,
+    precision: torch.dtype | None,
+    workers: int,
+):
+    """Compute what is missing in a folder of the cache, and make the data set read it.
+
+    Which rows share a batch depends on the rows alone, and not on what is missing: so a run that was interrupted here
+    is resumed to the same numbers.
+
+    Args:
+        key: name of the folder.
+        compute: values and mask of a batch -> features `(batch, length, width)` and their mask.
+    """
+    folder = cache_folder() / "features" / key
+    files = [_file(folder, content) for content in _content_keys(dataset, modality)]
     intact = _intact({file for file in files if file is not None})
     batches = _batches(files, _lengths(dataset, modality), _LARGEST_BATCH[modality])
     batches = [rows for rows in batches if not all(files[row] in intact for row in rows)]
-    model.eval().to(device)
     PartialState().wait_for_everyone()  # no process writes before all have listed what is missing
-    with PartialState().split_between_processes(batches) as own, ThreadPoolExecutor() as pool:
+    with PartialState().split_between_processes(batches) as own, ThreadPoolExecutor() as pool, torch.no_grad():
         inputs = DataLoader(_Inputs(dataset, modality, own), batch_size=None, num_workers=min(workers, len(own)))
         bar = progress(inputs, desc=f"{modality} features", total=len(own), unit="batch", disable=not own)
+        saving: list[Future] = []
         for rows, (values, mask) in zip(own, bar, strict=True):
             with torch.autocast(device.type, precision, enabled=precision is not None):
-                features = _compute(model, modality, values.to(device), mask.to(device))
-            for row, states in zip(rows, features, strict=True):
-                _require_finite(states, dataset.rows["utterance_id"].iloc[row], modality)
-            new = [(cast(Path, files[row]), states) for row, states in zip(rows, features, strict=True) if files[row] not in intact]
-            list(pool.map(_save, new))  # the list raises what a thread raised
+                states, real = (tensor.cpu() for tensor in compute(values.to(device), mask.to(device)))
+            _wait(saving)  # the files of a batch are written while the next one is computed
+            for row, features, seen in zip(rows, states, real, strict=True):
+                if files[row] not in intact:
+                    name = dataset.rows["utterance_id"].iloc[row]
+                    # Without padding (as Whisper's to 30 s).
+                    saving.append(pool.submit(_save, files[row], features[seen].numpy(), f"{name!r}: its {modality}"))
+        _wait(saving)
     PartialState().wait_for_everyone()
     dataset.features[modality] = files
 
@@ -125,9 +208,24 @@ def _batches(files: Sequence[Path | None], lengths: np.ndarray, limit: int) -> l
     return batches
 
 
-def _save(entry: tuple[Path, np.ndarray]):
-    """Write an entry of the cache: an .npy file with the hash of its content behind it, which NumPy ignores."""
-    file, states = entry
+def _wait(saving: list[Future]):
+    """Wait for files that are being written, raise what failed, and empty the list."""
+    for future in saving:
+        future.result()
+    saving.clear()
+
+
+def _save(file: Path, states: np.ndarray, name: str):
+    """Write an entry of the cache: an .npy file with the hash of its content behind it, which NumPy ignores.
+
+    Raises:
+        InputError: a feature is too large for half precision; it begins with `name`.
+    """
+    if not np.isfinite(states).all():
+        raise InputError(
+            f"{name} features exceed the range of half precision; set `cache_features: false` (or "
+            f"`cache_feature_encoder: false`) in this stage of the recipe."
+        )
     content = io.BytesIO()
     np.save(content, states)
     with atomic_path(file) as temporary:
@@ -169,15 +267,15 @@ def _digest(content: bytes) -> bytes:
 
 
 def feature_cache_key(
-    backbone: PreTrainedModel, processor: MerhanProcessor, precision: torch.dtype | None = None
+    module: nn.Module, config: PreTrainedConfig, processor: MerhanProcessor, precision: torch.dtype | None = None
 ) -> str:
-    """Hash of a backbone's weights, config and precision, and of the preprocessing of its input."""
-    digest = weights_digest(backbone)
+    """Hash of a backbone's weights (or a part of them), config and precision, and of the preprocessing of its input."""
+    digest = weights_digest(module)
     bounds = [processor.min_seconds, processor.max_seconds, processor.trim_silence]
     preparation = [processor.feature_extractor.to_dict(), *bounds]
     if precision is not None:
         preparation.append(str(precision))
-    digest.update(backbone.config.to_json_string().encode() + json.dumps(preparation, default=str).encode())
+    digest.update(config.to_json_string().encode() + json.dumps(preparation, default=str).encode())
     return digest.hexdigest()
 
 
@@ -202,20 +300,3 @@ def _content_keys(dataset: EmotionDataset, modality: str) -> list[str | None]:
 
 def _hash(content: bytes) -> str:
     return _digest(content).hex()
-
-
-@torch.no_grad()
-def _compute(model: MerhanModel, modality: str, values: torch.Tensor, mask: torch.Tensor) -> list[np.ndarray]:
-    """The features of each row, `(length, width)` float16, without padding (as Whisper's to 30 s)."""
-    encoded = model.encode(modality, values, mask)
-    states, real = encoded.states.half().cpu(), encoded.mask.cpu()
-    return [row[seen].numpy() for row, seen in zip(states, real, strict=True)]
-
-
-def _require_finite(states: np.ndarray, name: str, modality: str):
-    """Raise InputError if a feature is too large for half precision."""
-    if not np.isfinite(states).all():
-        raise InputError(
-            f"{name!r}: its {modality} features exceed the range of half precision; set `cache_features: false` in "
-            f"this stage of the recipe."
-        )

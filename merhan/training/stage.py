@@ -16,6 +16,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArgumen
 from merhan.content_hashes import write_hashes
 from merhan.data.collator import Collator
 from merhan.data.dataset import EmotionDataset
+from merhan.errors import InputError
 from merhan.logs import get_logger
 from merhan.models.adapters import add_adapters, merge_adapters
 from merhan.models.inference import as_in_training, label_ids, load_stage_model, longest_first, predict_logits
@@ -25,7 +26,7 @@ from merhan.training.arguments import autocast_precision, training_arguments
 from merhan.training.checkpoints import last_checkpoint
 from merhan.training.compilation import compile_layers
 from merhan.training.curriculum import label_uncertainty, load_or_compute, row_difficulty, row_weights
-from merhan.training.feature_cache import use_cached_features
+from merhan.training.feature_cache import read_convolutions, use_cached_convolutions, use_cached_features
 from merhan.training.interruption import signals_noted
 from merhan.training.parameter_groups import GradualUnfreezing, count_trainable, frozen_modalities, set_trainable
 from merhan.training.sampling import build_sampler
@@ -163,14 +164,36 @@ def _set_features(
     datasets: Sequence[EmotionDataset],
     arguments: TrainingArguments,
 ):
-    """Let the data sets read cached features of frozen backbones, where augmentation does not change their input."""
+    """Let the data sets read cached features of what is frozen, where augmentation does not change its input."""
     modalities = frozen_modalities(model) if stage.cache_features else []
+    speed = {"precision": autocast_precision(arguments), "workers": arguments.dataloader_num_workers}
     for dataset in datasets:
         dataset.features.clear()
         for modality in modalities:
             if modality not in dataset.changing:
-                precision, workers = autocast_precision(arguments), arguments.dataloader_num_workers
-                use_cached_features(model.merhan, dataset, modality, arguments.device, precision, workers)
+                use_cached_features(model.merhan, dataset, modality, arguments.device, **speed)
+    if stage.cache_feature_encoder:
+        _require_cacheable_encoder(model, datasets)
+        for dataset in datasets:
+            use_cached_convolutions(model.merhan, dataset, arguments.device, **speed)
+        read_convolutions(model.merhan)
+
+
+def _require_cacheable_encoder(model: MerhanForSequenceClassification, datasets: Sequence[EmotionDataset]):
+    """Raise InputError where the output of the convolutional encoder cannot be cached, or is not needed."""
+    backbone: Any = model.merhan.audio_backbone
+    encoder = getattr(backbone, "feature_extractor", None)
+    reason = None
+    if not hasattr(encoder, "conv_layers") or getattr(backbone.config, "add_adapter", False):
+        reason = "the speech backbone has no convolutional encoder whose output could replace the sound"
+    elif any(parameter.requires_grad for parameter in encoder.parameters()):
+        reason = "the encoder is trained (freeze_feature_encoder: false)"
+    elif "audio" in frozen_modalities(model):
+        reason = "the whole speech backbone is frozen, whose features cache_features caches"
+    elif any("audio" in dataset.changing for dataset in datasets):
+        reason = "augmentation changes the sound in every epoch"
+    if reason is not None:
+        raise InputError(f"stages[].cache_feature_encoder: {reason}; remove the key.")
 
 
 def _difficulty(
