@@ -158,6 +158,7 @@ def predict_logits(
         dataloader_num_workers=_SPEED.get().workers,
     )
     trainer = Trainer(model, arguments, data_collator=Collator(processor))
+    trainer.is_fsdp_enabled = False  # every process has the whole model, which accelerate shards with an optimizer only
     rows = Subset(dataset, [*order.tolist(), *order[-missing:].tolist()] if missing else order.tolist())
     precision = _SPEED.get().precision
     # Not by TrainingArguments, which would change the model's forward for good.

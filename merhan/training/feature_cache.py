@@ -11,10 +11,10 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -141,21 +141,30 @@ def _use_cache(
     intact = _intact({file for file in files if file is not None})
     batches = _batches(files, _lengths(dataset, modality), _LARGEST_BATCH[modality])
     batches = [rows for rows in batches if not all(files[row] in intact for row in rows)]
+
+    def save(computed: Sequence[tuple[int, np.ndarray]]):
+        for row, states in computed:
+            if not np.isfinite(states[:, 0]).all():
+                raise InputError(_too_large(dataset.rows["utterance_id"].iloc[row], modality))
+            if files[row] not in intact:
+                _save(cast(Path, files[row]), states)
+
     PartialState().wait_for_everyone()  # no process writes before all have listed what is missing
-    with PartialState().split_between_processes(batches) as own, ThreadPoolExecutor() as pool, torch.no_grad():
-        inputs = DataLoader(_Inputs(dataset, modality, own), batch_size=None, num_workers=min(workers, len(own)))
+    with PartialState().split_between_processes(batches) as own, torch.no_grad():
+        inputs = DataLoader(
+            _Inputs(dataset, modality, own),
+            batch_size=None,
+            num_workers=min(workers, len(own)),
+            pin_memory=device.type == "cuda",
+        )
         bar = progress(inputs, desc=f"{modality} features", total=len(own), unit="batch", disable=not own)
-        saving: list[Future] = []
+        computed: list[tuple[int, np.ndarray]] = []
         for rows, (values, mask) in zip(own, bar, strict=True):
             with torch.autocast(device.type, precision, enabled=precision is not None):
-                states, real = (tensor.cpu() for tensor in compute(values.to(device), mask.to(device)))
-            _wait(saving)  # the files of a batch are written while the next one is computed
-            for row, features, seen in zip(rows, states, real, strict=True):
-                if files[row] not in intact:
-                    name = dataset.rows["utterance_id"].iloc[row]
-                    # Without padding (as Whisper's to 30 s).
-                    saving.append(pool.submit(_save, files[row], features[seen].numpy(), f"{name!r}: its {modality}"))
-        _wait(saving)
+                outputs = compute(values.to(device, non_blocking=True), mask.to(device, non_blocking=True))
+            save(computed)  # of the batch before, while a GPU computes this one
+            computed = list(zip(rows, _arrays(*outputs), strict=True))
+        save(computed)
     PartialState().wait_for_everyone()
     dataset.features[modality] = files
 
@@ -208,28 +217,30 @@ def _batches(files: Sequence[Path | None], lengths: np.ndarray, limit: int) -> l
     return batches
 
 
-def _wait(saving: list[Future]):
-    """Wait for files that are being written, raise what failed, and empty the list."""
-    for future in saving:
-        future.result()
-    saving.clear()
+def _arrays(states: torch.Tensor, real: torch.Tensor) -> list[np.ndarray]:
+    """The features of each row, `(length, width)`, without padding (as Whisper's to 30 s). A frame with a value that is
+    not finite is NaN throughout, which is quicker to find."""
+    finite = states.isfinite().all(dim=-1, keepdim=True)
+    states, real = states.masked_fill(~finite, math.nan).cpu(), real.cpu()
+    return [row[seen].numpy() for row, seen in zip(states, real, strict=True)]
 
 
-def _save(file: Path, states: np.ndarray, name: str):
-    """Write an entry of the cache: an .npy file with the hash of its content behind it, which NumPy ignores.
+def _too_large(name: str, modality: str) -> str:
+    return (
+        f"{name!r}: its {modality} features exceed the range of half precision; set `cache_features: false` (or "
+        f"`cache_feature_encoder: false`) in this stage of the recipe."
+    )
 
-    Raises:
-        InputError: a feature is too large for half precision; it begins with `name`.
-    """
-    if not np.isfinite(states).all():
-        raise InputError(
-            f"{name} features exceed the range of half precision; set `cache_features: false` (or "
-            f"`cache_feature_encoder: false`) in this stage of the recipe."
-        )
-    content = io.BytesIO()
-    np.save(content, states)
-    with atomic_path(file) as temporary:
-        temporary.write_bytes(content.getvalue() + _digest(content.getvalue()))
+
+def _save(file: Path, states: np.ndarray):
+    """Write an entry of the cache: an .npy file with the hash of its content behind it, which NumPy ignores."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(states))
+    digest = hashlib.blake2b(header.getvalue(), digest_size=16)
+    digest.update(states)
+    with atomic_path(file) as temporary, temporary.open("wb") as output:
+        for part in (header.getvalue(), states, digest.digest()):
+            output.write(part)
 
 
 def _intact(files: Iterable[Path]) -> set[Path]:
@@ -291,11 +302,17 @@ def _content_keys(dataset: EmotionDataset, modality: str) -> list[str | None]:
     if modality == "text":
         return [None if ids is None else _hash(json.dumps(ids).encode()) for ids in dataset.tokens]
     # Several rows may be segments of one recording.
-    recordings = {audio: _hash(Path(audio).read_bytes()) for audio, *_ in dataset.segments if audio}
+    paths = list({audio for audio, *_ in dataset.segments if audio})
+    with ThreadPoolExecutor() as pool:
+        recordings = dict(zip(paths, pool.map(_hash_of_file, paths), strict=True))
     return [
         _hash(f"{recordings[audio]} {start} {end}".encode()) if audio else None
         for audio, start, end in dataset.segments
     ]
+
+
+def _hash_of_file(path: str) -> str:
+    return _hash(Path(path).read_bytes())
 
 
 def _hash(content: bytes) -> str:

@@ -25,9 +25,9 @@ from merhan.models.inference import require_finite_logits
 from merhan.names import SCORE_TITLES, SCORES
 from merhan.training.ema import AveragingCallback, averaged_weights, load_average, save_average, weight_average
 from merhan.training.interruption import Interruption
-from merhan.training.parameter_groups import parameter_groups
+from merhan.training.parameter_groups import backbone_layers, parameter_groups
 from merhan.training.sampling import LengthBucketSampler, SecondsBatchSampler
-from modeling_merhan import MerhanForSequenceClassification, MerhanFusion, MerhanModel, emotion_loss
+from modeling_merhan import MerhanBlock, MerhanForSequenceClassification, MerhanFusion, MerhanModel, emotion_loss
 from processing_merhan import SAMPLING_RATE
 
 
@@ -76,6 +76,8 @@ class MerhanTrainer(Trainer):
         self.interruption = Interruption()
         self._checked_step = -1
         self._resumed_loss: dict[str, float] = {}
+        if self.is_fsdp_enabled:
+            shard_by_layer(self.model, self.accelerator.state.fsdp_plugin)
         if ema_decay is not None:
             if self.is_fsdp_enabled:
                 raise InputError("ema_decay: is not supported under FSDP, which shards the weights; remove the key.")
@@ -265,6 +267,20 @@ class MerhanTrainer(Trainer):
         if not self.args.disable_tqdm:
             self.add_callback(_SilentProgress)
         self.add_callback(EpochLog)
+
+
+def shard_by_layer(model: torch.nn.Module, plugin: Any):
+    """Let FSDP shard the layers of the backbones and of the fusion one by one, where its config names no classes.
+
+    By default accelerate would take the model's `_no_split_modules`, which lack wav2vec2's layers and hold RoBERTa's
+    embeddings, of which it then shards a part once more and fails.
+
+    Args:
+        plugin: accelerate's FullyShardedDataParallelPlugin.
+    """
+    if plugin.transformer_cls_names_to_wrap is None:
+        layers = [*backbone_layers(model), *(module for module in model.modules() if isinstance(module, MerhanBlock))]
+        plugin.transformer_cls_names_to_wrap = sorted({type(layer).__name__ for layer in layers})
 
 
 class EpochLog(TrainerCallback):
