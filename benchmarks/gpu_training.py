@@ -48,7 +48,7 @@ from processing_merhan import SAMPLING_RATE
 
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40": 181e12}  # dense bf16 FLOP/s, from the data sheets
 CONTEXT = DataRecipe(context_turns=3, use_speaker=True)  # of configs/meld.yaml
-FEW = 2000  # utterances of the measurements with an ordinary batch size
+FEW, MORE = 2000, 4000  # utterances of the measurements with an ordinary batch size, and of a compiled or profiled run
 Shape = tuple[int, ...]  # rows, samples, and lengths of the other inputs of a batch
 STAGES = (
     StageRecipe("warmup", 2, {"head": 1e-3}),
@@ -56,7 +56,7 @@ STAGES = (
 )
 
 
-COLUMNS = ["", "epoch", "audio s per s", "rows per s", "batch shapes", "padding", "peak GiB", "utilisation"]
+COLUMNS = ["", "rows", "epoch", "audio s per s", "rows per s", "batch shapes", "padding", "peak GiB", "utilisation"]
 
 
 def main():
@@ -95,8 +95,8 @@ def about(rows: pd.DataFrame, operators: int) -> str:
     few, in_all = (f"{part['duration'].sum() / 3600:.1f} h" for part in (rows.iloc[:FEW], rows))
     return f"""`{command(MERHAN_CORPORA=os.environ.get("MERHAN_CORPORA", "MERHAN_CORPORA"))}`
 
-{len(rows):,} utterances ({in_all}), with a number of rows as batch size the first {FEW:,} ({few}); bf16, seed 0,
-{hardware()}. A batch takes {operators:,} operators in forward and backward."""
+{len(rows):,} utterances ({in_all}) or the first of them ({few} in {FEW:,}); bf16, seed 0, {hardware()}.
+A batch takes {operators:,} operators in forward and backward."""
 
 
 def recorded_section(files: Sequence[Path]) -> str:
@@ -129,13 +129,14 @@ def measurements(trial: bool) -> list[tuple[str, Callable]]:
         (f"warm-up on features, batch {small}", partial(train, stage=warmup, batch_size=small)),
         (f"warm-up on features, batch {large}", partial(train, stage=warmup, batch_size=large)),
         ("evaluation", evaluate),
-        ("profile", partial(profile, **best)),
+        ("profile, cached convolutions", partial(profile, **best)),
     ]
     if not trial:  # compilation takes minutes without a GPU
+        compiled = {"torch_compile": True, **best}
         listed += [
-            ("compiled fine-tuning, cached convolutions", partial(train, torch_compile=True, **best)),
-            ("profile, compiled", partial(profile, torch_compile=True, **best)),
-            (f"compiled fine-tuning, batch {small}", partial(train, **plain, torch_compile=True)),
+            (f"fine-tuning, {most} s a batch, cached convolutions, compiled", partial(train, count=MORE, **compiled)),
+            ("profile, cached convolutions, compiled", partial(profile, **compiled)),
+            (f"fine-tuning, batch {small}, compiled", partial(train, **plain, torch_compile=True)),
         ]
     return listed
 
@@ -191,7 +192,7 @@ class Run:
         memory = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else float("nan")
         distinct = str(len(set(shapes))) if shapes else ""
         cells = [f"{speed:.0f}", f"{len(data) / seconds:.0f}", distinct, padding, f"{memory:.1f}", utilisation]
-        self.table.append([name, epoch, *cells])
+        self.table.append([name, f"{len(data):,}", epoch, *cells])
         self.say(dict(zip(COLUMNS, self.table[-1], strict=True)))
 
     def say(self, content: Any):
@@ -202,9 +203,17 @@ class Run:
             file.write(line + "\n")
 
 
-def train(run: Run, name: str, stage: StageRecipe, batch_size: int = 16, batch_seconds: float | None = None, **options):
+def train(
+    run: Run,
+    name: str,
+    stage: StageRecipe,
+    batch_size: int = 16,
+    batch_seconds: float | None = None,
+    count: int | None = None,
+    **options,
+):
     """Two epochs of a stage."""
-    model, processor, data = run.build(FEW if batch_seconds is None else None)
+    model, processor, data = run.build(FEW if batch_seconds is None else count)
     clock = Clock(model)
     recipe = run.recipe(batch_size, batch_seconds, **options)
     start = time.perf_counter()
@@ -217,8 +226,8 @@ def train(run: Run, name: str, stage: StageRecipe, batch_size: int = 16, batch_s
 
 def profile(run: Run, name: str, stage: StageRecipe, batch_seconds: float, **options):
     """Where the time of warm steps goes: the operators with the most time of the GPU, and that of the CPU."""
-    model, processor, data = run.build()
-    profiler = Profiler(*((1, 2) if run.arguments.trial else (30, 10)))
+    model, processor, data = run.build(MORE)
+    profiler = Profiler(*((1, 2) if run.arguments.trial else (26, 6)))  # in the second epoch
     recipe = run.recipe(16, batch_seconds, **options)
     train_stage(recipe, stage, 0, model, processor, data, data, run.folder / name, [profiler])
     run.say({name: profiler.table()})
