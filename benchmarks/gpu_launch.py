@@ -35,28 +35,38 @@ COLUMNS = ["run", "seconds", "first loss", "last loss", "largest difference from
 
 def main():
     arguments = parse()
+    if arguments.recorded:
+        publish("gpu-launch", recorded_section(arguments.recorded), arguments.write)
+        return
     if not torch.cuda.is_available() and not arguments.trial:
         sys.exit("no GPU here: nothing is measured. With --trial the benchmark runs in small, to show that it works.")
+    about = f"""`{command(MERHAN_CORPORA=os.environ.get("MERHAN_CORPORA", "MERHAN_CORPORA"))}`
+
+{arguments.steps} steps of 16 rows of MELD's durations, bf16, seed 0; {hardware()}. Seconds include the start of the
+program; all ran at the same time."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         os.environ["MERHAN_CACHE"] = str(folder / "cache")
         recipe = write_recipe(arguments, folder)
-        table = compare(arguments, recipe, folder)
-    text = f"""`{command(MERHAN_CORPORA=os.environ.get("MERHAN_CORPORA", "MERHAN_CORPORA"))}`
-
-{arguments.steps} steps of 16 rows of MELD's durations, bf16, seed 0; {hardware()}. Seconds include the start of the
-program; all ran at the same time.
-
-{markdown_table(COLUMNS, table)}
-"""
+        say(arguments, {"about": about})
+        compare(arguments, recipe, folder)
+    text = recorded_section(arguments.results)
     if arguments.trial:
         print(text + "\ntrial: it runs; times are no measurements")
     else:
         publish("gpu-launch", text, arguments.write)
 
 
-def compare(arguments: argparse.Namespace, recipe: Path, folder: Path) -> list[list[str]]:
-    """A line for every way to launch, and one for quickstart."""
+def recorded_section(results: Path) -> str:
+    """The section of RESULTS.md from a file of results."""
+    lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+    about = [line["about"] for line in lines if "about" in line][-1]
+    table = [[line[column] for column in COLUMNS] for line in lines if "run" in line]
+    return f"{about}\n\n{markdown_table(COLUMNS, table)}\n"
+
+
+def compare(arguments: argparse.Namespace, recipe: Path, folder: Path):
+    """A result for every way to launch, and one for quickstart."""
     plain = ("--num_processes", "1", *(("--cpu",) if arguments.trial else ()))
     base, compiled = ["--config", str(recipe)], ["--set", "trainer.torch_compile=true"]
     quickstart = [f"output_dir={folder}/quickstart", "stages.0.epochs=1", "stages.1.epochs=1"]
@@ -82,11 +92,9 @@ def compare(arguments: argparse.Namespace, recipe: Path, folder: Path) -> list[l
 
     with ThreadPoolExecutor(1 if arguments.trial else len(ways)) as pool:
         results = dict(zip(ways, pool.map(run, range(len(ways)), ways), strict=True))
-    table = []
     for name, (seconds, problem, curve) in results.items():
-        table.append(line(name, seconds, curve, results["plain"][2], problem))
-        say(arguments, dict(zip(COLUMNS, table[-1], strict=True)) | {"losses": curve})
-    return table
+        cells = line(name, seconds, curve, results["plain"][2], problem)
+        say(arguments, dict(zip(COLUMNS, cells, strict=True)) | {"losses": curve})
 
 
 def line(name: str, seconds: float, curve: list[float], plain: list[float], problem: str) -> list[str]:
@@ -173,6 +181,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=40, help="optimizer steps of every run (default: 40)")
     parser.add_argument("--timeout", type=float, default=120, help="seconds after which a run is ended (default: 120)")
     parser.add_argument("--results", type=Path, default=Path("gpu-launch.jsonl"), help="file that results are added to")
+    parser.add_argument("--recorded", type=Path, help="measure nothing, make the table from such a file")
     parser.add_argument("--trial", action="store_true", help="run in small on any machine, and measure nothing")
     parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
     arguments = parser.parse_args()
