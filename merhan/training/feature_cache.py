@@ -237,9 +237,9 @@ def _save(file: Path, states: np.ndarray):
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(states))
     digest = hashlib.blake2b(header.getvalue(), digest_size=16)
-    digest.update(states)
+    digest.update(states.data)
     with atomic_path(file) as temporary, temporary.open("wb") as output:
-        for part in (header.getvalue(), states, digest.digest()):
+        for part in (header.getvalue(), states.data, digest.digest()):
             output.write(part)
 
 

@@ -166,23 +166,23 @@ def _set_features(
 ):
     """Let the data sets read cached features of what is frozen, where augmentation does not change its input."""
     modalities = frozen_modalities(model) if stage.cache_features else []
-    speed = {"precision": autocast_precision(arguments), "workers": arguments.dataloader_num_workers}
+    speed = arguments.device, autocast_precision(arguments), arguments.dataloader_num_workers
     for dataset in datasets:
         dataset.features.clear()
         for modality in modalities:
             if modality not in dataset.changing:
-                use_cached_features(model.merhan, dataset, modality, arguments.device, **speed)
+                use_cached_features(model.merhan, dataset, modality, *speed)
     if stage.cache_feature_encoder:
         _require_cacheable_encoder(model, datasets)
         for dataset in datasets:
-            use_cached_convolutions(model.merhan, dataset, arguments.device, **speed)
+            use_cached_convolutions(model.merhan, dataset, *speed)
         read_convolutions(model.merhan)
 
 
 def _require_cacheable_encoder(model: MerhanForSequenceClassification, datasets: Sequence[EmotionDataset]):
     """Raise InputError where the output of the convolutional encoder cannot be cached, or is not needed."""
     backbone: Any = model.merhan.audio_backbone
-    encoder = getattr(backbone, "feature_extractor", None)
+    encoder: Any = getattr(backbone, "feature_extractor", None)
     reason = None
     if not hasattr(encoder, "conv_layers") or getattr(backbone.config, "add_adapter", False):
         reason = "the speech backbone has no convolutional encoder whose output could replace the sound"
