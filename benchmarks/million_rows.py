@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import numpy as np
 import pandas as pd
 from common import command, hardware, publish
 
-from merhan.data.audio_facts import BANDS, SEGMENTS, AudioFacts
+from merhan.data.audio_facts import BANDS, FACTS, SEGMENTS
 from merhan.data.corpora.base import read_corpus
 from merhan.data.dataset import dialogue_context
 from merhan.data.leaks import audit
@@ -123,31 +122,22 @@ def manifest(size: int) -> pd.DataFrame:
     )
 
 
-def recordings(size: int) -> list[AudioFacts | None]:
+def recordings(size: int) -> np.ndarray:
     """Facts of recordings with the likeness of speech: fingerprints that share a few dozen patterns."""
     rng = np.random.default_rng(1)
-    durations = rng.lognormal(0.9, 0.7, size)
-    draw = fingerprints(rng)
-    facts: list[AudioFacts | None] = []
-    for number in range(size):
-        fingerprint, duration = draw(), float(durations[number])
-        if number % 1000 == 999:
-            original = facts[int(rng.integers(0, number))]
-            assert original is not None
-            fingerprint, duration = original.fingerprint, original.duration
-        facts.append(AudioFacts(duration, 16_000, 1, 0.5, -20.0, 0.0, str(number), fingerprint))
-    return facts
-
-
-def fingerprints(rng: np.random.Generator) -> Callable[[], bytes]:
-    """Draws fingerprints."""
+    facts = np.zeros(size, FACTS)
+    facts["duration"] = rng.lognormal(0.9, 0.7, size)
+    facts["sampling_rate"], facts["channels"], facts["peak"], facts["level"] = 16_000, 1, 0.5, -20.0
+    facts["digest"] = [f"{number:032x}" for number in range(size)]
     patterns = rng.normal(size=(30, BANDS * SEGMENTS))
-
-    def draw() -> bytes:
+    for number in range(size):
         vector = rng.normal(size=30) @ patterns + 2 * rng.normal(size=BANDS * SEGMENTS)
-        return (127 * vector / np.abs(vector).max()).round().astype(np.int8).tobytes()
-
-    return draw
+        facts["fingerprint"][number] = (127 * vector / np.abs(vector).max()).round()
+        if number % 1000 == 999:
+            original = int(rng.integers(0, number))
+            facts["fingerprint"][number] = facts["fingerprint"][original]
+            facts["duration"][number] = facts["duration"][original]
+    return facts
 
 
 if __name__ == "__main__":

@@ -452,8 +452,9 @@ def test_a_corpus_with_files_that_kill_is_prepared_without_them(tmp_path):
     written_names = [name for name, result in zip(names, outcomes, strict=True) if result.written]
     assert written_names == ["good.wav", "also_good.m4a"]
     assert all(bool(result.error) != result.written for result in outcomes)
-    kinds = [type(fact).__name__ for fact in audio_facts.inspect_audio(rows)]
-    assert kinds == ["AudioFacts" if name in written_names else "AudioError" for name in names]
+    facts, errors = audio_facts.inspect_audio(rows)
+    assert [names[row] for row in np.flatnonzero(facts["duration"])] == written_names
+    assert sorted(errors) == [row for row, name in enumerate(names) if name not in written_names]
 
 
 @pytest.mark.parametrize("samples", [1, 511, 512, 640, 4 * 128 + 512, 9_999])

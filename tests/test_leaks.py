@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from merhan.data.audio_facts import BANDS, SEGMENTS, AudioFacts, measure_recordings
+from merhan.data.audio_facts import BANDS, FACTS, SEGMENTS, measure_recordings
 from merhan.data.corpora.base import read_corpus
 from merhan.data.dataset import dialogue_context
 from merhan.data.leaks import (
@@ -317,11 +317,11 @@ def test_a_recipe_accepts_exactly_the_leaks_of_its_protocol(recipe, manifests):
 # --- many rows ---
 
 
-def facts_of(fingerprints: np.ndarray, durations: np.ndarray) -> list[AudioFacts]:
-    return [
-        AudioFacts(duration, 16_000, 1, 0.5, -20.0, 0.0, str(row), fingerprint.astype(np.int8).tobytes())
-        for row, (fingerprint, duration) in enumerate(zip(fingerprints, durations.tolist(), strict=True))
-    ]
+def facts_of(fingerprints: np.ndarray, durations: np.ndarray) -> np.ndarray:
+    facts = np.zeros(len(durations), FACTS)
+    facts["fingerprint"], facts["duration"] = fingerprints, durations
+    facts["digest"] = [str(row) for row in range(len(facts))]
+    return facts
 
 
 @pytest.mark.parametrize("noise", [1, 9.0, 9.3, 12])

@@ -1,22 +1,26 @@
 """One pass over every recording: whether it can be decoded, its properties, and a fingerprint to recognise copies.
 
-`merhan doctor` and the leak checks use the results.
+`merhan doctor`, the leak checks and whatever needs durations use the results. They are kept in the cache folder: a
+recording is decoded for them once, however many runs, folds and processes load its corpus.
 """
 
 import hashlib
 import math
 import os
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 import torchaudio.functional
-from tqdm.contrib.concurrent import thread_map
 
+from merhan.data.facts_cache import FactsCache, Segment
 from merhan.errors import InputError
-from merhan.logs import progress_is_visible
+from merhan.logs import progress
 from processing_merhan import AudioError, decode_audio
 
 
@@ -25,35 +29,89 @@ BANDS, SEGMENTS = 20, 32
 BLOCK = 4096  # frames of its spectrum at a time
 
 
-class AudioFacts(NamedTuple):
-    """Properties of a recording."""
+CHUNK = 1024  # rows whose recordings are measured before their facts are kept
+VERSION = 1  # raise it when `audio_facts` gives other values for the same recording
 
-    duration: float  # seconds
-    sampling_rate: int  # Hz
-    channels: int
-    peak: float  # largest absolute sample, 1 = full scale
-    level: float  # root mean square in dB relative to full scale
-    clipped_share: float  # share of the samples at full scale, 0 to 1
-    digest: str  # hash of the decoded samples
-    fingerprint: bytes  # BANDS * SEGMENTS numbers of int8, see `acoustic_fingerprint`
+# The facts of a recording. Those of many are one array of this type, because a million objects take more memory.
+FACTS = np.dtype(
+    [
+        ("duration", np.float64),  # seconds; 0 where nothing was measured
+        ("sampling_rate", np.int32),  # Hz
+        ("channels", np.int32),
+        ("peak", np.float64),  # largest absolute sample, 1 = full scale
+        ("level", np.float64),  # root mean square in dB relative to full scale
+        ("clipped_share", np.float64),  # share of the samples at full scale, 0 to 1
+        ("digest", "S32"),  # hash of the decoded samples and their rate
+        ("fingerprint", np.int8, BANDS * SEGMENTS),  # see `acoustic_fingerprint`
+    ]
+)
 
 
-def inspect_audio(rows: pd.DataFrame) -> list[AudioFacts | AudioError | None]:
-    """For each row the facts of its recording, the error if it cannot be read, or None if it has no audio."""
-    segments = list(rows.reindex(columns=["audio", "start", "end"]).itertuples(index=False, name=None))
+class Recordings(NamedTuple):
+    """What was measured of the recordings of a manifest."""
+
+    facts: np.ndarray  # `(rows,)` of FACTS, zeros for a row without audio and for one with an error
+    errors: dict[int, AudioError]  # number of the row -> why its recording cannot be used
+
+
+def inspect_audio(rows: pd.DataFrame, again: bool = False) -> Recordings:
+    """Measure the recording of every row.
+
+    Args:
+        rows: a manifest with full paths.
+        again: whether recordings that were measured before are decoded too, to see whether they are intact now.
+    """
+    recordings = Recordings(np.zeros(len(rows), FACTS), {})
+    columns = rows.reindex(columns=["audio", "start", "end"])
+    bar = progress((), total=int((rows["audio"] != "").sum()), desc="checking audio", unit="file", leave=False)
     # Threads are enough: decoding, numpy and torch release the interpreter's lock.
-    return thread_map(
-        _inspect,
-        segments,
-        max_workers=os.cpu_count(),
-        desc="checking audio",
-        leave=False,
-        disable=not any(rows["audio"]) or not progress_is_visible(),
-    )
+    with bar, FactsCache(f"{VERSION} {FACTS}") as cache, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for first in range(0, len(rows), CHUNK):
+            chunk = columns[first : first + CHUNK].itertuples(index=False, name=None)
+            segments = [(audio, *segment_bounds(start, end)) for audio, start, end in chunk]
+            distinct = [segment for segment in dict.fromkeys(segments) if segment[0]]
+            known = {} if again else cache.read(distinct)
+            bar.update(len(known))
+            unknown = [segment for segment in distinct if segment not in known]
+            measured = _measure(unknown, cache, pool, bar)
+            _fill(recordings, first, segments, known | measured)
+    return recordings
 
 
-def measure_recordings(rows: pd.DataFrame, where: str) -> tuple[pd.DataFrame, list[AudioFacts | None]]:
-    """Decode every recording.
+def _measure(
+    segments: Sequence[Segment], cache: FactsCache, pool: ThreadPoolExecutor, bar: Any
+) -> dict[Segment, bytes | AudioError]:
+    """Decode segments, and keep their facts: facts by segment, or the error if it cannot be read."""
+    begun = time.time()
+    outcomes = {}
+    for segment, outcome in zip(segments, pool.map(_inspect, segments), strict=True):
+        outcomes[segment] = outcome
+        bar.update()
+    cache.write({segment: facts for segment, facts in outcomes.items() if isinstance(facts, bytes)}, begun)
+    return outcomes
+
+
+def _inspect(segment: Segment) -> bytes | AudioError:
+    try:
+        return audio_facts(*decode_audio(*segment)).tobytes()
+    except AudioError as error:
+        return error
+
+
+def _fill(
+    recordings: Recordings, first: int, segments: Sequence[Segment], outcomes: Mapping[Segment, bytes | AudioError]
+):
+    """Enter the outcomes of the rows from number `first` on."""
+    for row, segment in enumerate(segments, start=first):
+        outcome = outcomes.get(segment)
+        if isinstance(outcome, AudioError):
+            recordings.errors[row] = outcome
+        elif outcome is not None:
+            recordings.facts[row] = np.frombuffer(outcome, FACTS)[0]
+
+
+def measure_recordings(rows: pd.DataFrame, where: str) -> tuple[pd.DataFrame, np.ndarray]:
+    """Measure every recording.
 
     Args:
         rows: a manifest with full paths.
@@ -66,8 +124,7 @@ def measure_recordings(rows: pd.DataFrame, where: str) -> tuple[pd.DataFrame, li
         InputError: a recording is unreadable, empty or has samples that are not finite; names the first such row and
             counts the others.
     """
-    outcomes = inspect_audio(rows)
-    errors = {number: outcome for number, outcome in enumerate(outcomes) if isinstance(outcome, AudioError)}
+    facts, errors = inspect_audio(rows)
     if errors:
         number, error = next(iter(errors.items()))
         name = rows["utterance_id"].iloc[number]
@@ -75,8 +132,7 @@ def measure_recordings(rows: pd.DataFrame, where: str) -> tuple[pd.DataFrame, li
         if len(errors) > 1:
             more = f" ({len(errors) - 1} more rows are unusable too)"
         raise InputError(f"{where}, row {number + 1} ({name!r}): {error}{more}")
-    facts = [outcome for outcome in outcomes if not isinstance(outcome, AudioError)]
-    return rows.assign(duration=[0.0 if fact is None else fact.duration for fact in facts]), facts
+    return rows.assign(duration=facts["duration"].copy()), facts
 
 
 def segment_bounds(start: float | None, end: float | None) -> tuple[float | None, float | None]:
@@ -90,21 +146,23 @@ def _seconds(cell: float | None) -> float | None:
     return cell
 
 
-def audio_facts(waveform: np.ndarray, sampling_rate: int) -> AudioFacts:
-    """The facts of decoded audio `(channels, samples)`."""
+def audio_facts(waveform: np.ndarray, sampling_rate: int) -> np.ndarray:
+    """The facts of decoded audio `(channels, samples)`, a scalar of FACTS."""
     magnitudes = np.abs(waveform)
     mono = waveform.mean(axis=0, dtype=np.float32)
     root_mean_square = float(np.sqrt(np.mean(mono**2)))
-    return AudioFacts(
-        duration=waveform.shape[1] / sampling_rate,
-        sampling_rate=sampling_rate,
-        channels=waveform.shape[0],
-        peak=float(magnitudes.max()),
-        level=20 * math.log10(max(root_mean_square, 1e-10)),
-        clipped_share=float(np.mean(magnitudes >= 0.999)),
-        digest=hashlib.blake2b(np.ascontiguousarray(waveform).tobytes(), digest_size=16).hexdigest(),
-        fingerprint=acoustic_fingerprint(mono, sampling_rate).tobytes(),
-    )
+    digest = hashlib.blake2b(str(sampling_rate).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(waveform).data)
+    facts = np.zeros((), FACTS)
+    facts["duration"] = waveform.shape[1] / sampling_rate
+    facts["sampling_rate"] = sampling_rate
+    facts["channels"] = waveform.shape[0]
+    facts["peak"] = magnitudes.max()
+    facts["level"] = 20 * math.log10(max(root_mean_square, 1e-10))
+    facts["clipped_share"] = np.mean(magnitudes >= 0.999)
+    facts["digest"] = digest.hexdigest()
+    facts["fingerprint"] = acoustic_fingerprint(mono, sampling_rate)
+    return facts
 
 
 def acoustic_fingerprint(mono: np.ndarray, sampling_rate: int) -> np.ndarray:
@@ -145,13 +203,3 @@ def _mel_energy(samples: torch.Tensor, sampling_rate: int, window: int) -> torch
 @lru_cache(maxsize=8)
 def _filterbank(sampling_rate: int, window: int) -> torch.Tensor:
     return torchaudio.functional.melscale_fbanks(window // 2 + 1, 100.0, 3800.0, BANDS, sampling_rate).T
-
-
-def _inspect(segment: tuple[str, float, float]) -> AudioFacts | AudioError | None:
-    audio, start, end = segment
-    if not audio:
-        return None
-    try:
-        return audio_facts(*decode_audio(audio, *segment_bounds(start, end)))
-    except AudioError as error:
-        return error

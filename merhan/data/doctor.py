@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from merhan.data.audio_facts import AudioFacts, inspect_audio
+from merhan.data.audio_facts import Recordings, inspect_audio
 from merhan.data.leaks import normalise_text
 from merhan.data.manifest import NULL_WORD_COLUMNS, has_modality, has_null_word
 from merhan.reporting.markdown_tables import Markdown, markdown_table
 from merhan.reporting.pages import figure_data_url, render
-from processing_merhan import AudioError
 
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".mp4", ".webm")
@@ -67,26 +66,23 @@ class Diagnosis:
         return not any(finding.severity == "error" for finding in self.findings)
 
 
-Outcomes = Sequence[AudioFacts | AudioError | None]  # of each row's recording, see `inspect_audio`
-
-
-def examine(rows: pd.DataFrame, source: str) -> tuple[Diagnosis, list[AudioFacts | AudioError | None]]:
-    """Check every recording and every row of a manifest.
+def examine(rows: pd.DataFrame, source: str) -> tuple[Diagnosis, np.ndarray]:
+    """Check every recording and every row of a manifest. Every recording is decoded, whatever is known of it already.
 
     Args:
         rows: a manifest with full paths.
         source: name of the corpus, for the diagnosis.
 
     Returns:
-        the diagnosis, and for each row the facts of its recording, its error, or None without audio.
+        the diagnosis, and the facts of each row's recording, `(rows,)` of `audio_facts.FACTS`.
     """
-    outcomes = inspect_audio(rows)
-    facts = [outcome if isinstance(outcome, AudioFacts) else None for outcome in outcomes]
-    seconds = pd.Series([0.0 if fact is None else fact.duration for fact in facts], index=rows.index)
+    recordings = inspect_audio(rows, again=True)
+    facts = recordings.facts
+    seconds = pd.Series(facts["duration"], index=rows.index)
     diagnosis = Diagnosis(source, len(rows), float(seconds.sum()) / 3600)
     diagnosis.labels, diagnosis.speakers = _counts(rows, "label"), _counts(rows, "speaker")
     diagnosis.findings = [
-        *_unreadable_recordings(rows, outcomes),
+        *_unreadable_recordings(rows, recordings),
         *_unusual_recordings(rows, facts),
         *_duplicate_recordings(rows, facts),
         *_mixed_sampling_rates(rows, facts),
@@ -101,7 +97,7 @@ def examine(rows: pd.DataFrame, source: str) -> tuple[Diagnosis, list[AudioFacts
         quantiles = audible.quantile([0.0, 0.05, 0.5, 0.95, 0.99, 1.0])
         diagnosis.seconds = {f"{share:.0%}": round(value, 2) for share, value in quantiles.items()}
     diagnosis.suggestions = suggest(rows, seconds)
-    return diagnosis, outcomes
+    return diagnosis, facts
 
 
 def raw_folder(folder: Path) -> pd.DataFrame:
@@ -147,7 +143,9 @@ def _tokens(words: float) -> float:
 # --- checks ---
 
 
-def _finding(severity: str, problem: str, rows: pd.DataFrame, affected: Sequence[bool], remedy: str) -> list[Finding]:
+def _finding(
+    severity: str, problem: str, rows: pd.DataFrame, affected: Sequence[bool] | np.ndarray | pd.Series, remedy: str
+) -> list[Finding]:
     """One finding with the first affected rows as examples, none if no row is affected."""
     names = rows["utterance_id"][np.asarray(affected, dtype=bool)].tolist()
     if not names:
@@ -168,12 +166,14 @@ _UNREADABLE = {
 }
 
 
-def _unreadable_recordings(rows: pd.DataFrame, outcomes: Outcomes) -> list[Finding]:
+def _unreadable_recordings(rows: pd.DataFrame, recordings: Recordings) -> list[Finding]:
     """Recordings that cannot be decoded, by the kind of error."""
-    problems = [_problem(str(outcome)) if isinstance(outcome, AudioError) else None for outcome in outcomes]
+    problems = np.full(len(rows), "", dtype=object)
+    for number, error in recordings.errors.items():
+        problems[number] = _problem(str(error))
     findings = []
     for problem, (_, remedy) in _UNREADABLE.items():
-        findings += _finding("error", problem, rows, [other == problem for other in problems], remedy)
+        findings += _finding("error", problem, rows, problems == problem, remedy)
     return findings
 
 
@@ -184,7 +184,7 @@ def _problem(message: str) -> str:
 class _Check(NamedTuple):
     severity: str
     problem: str
-    applies: Callable[[AudioFacts], bool]
+    applies: Callable[[np.ndarray], np.ndarray]  # facts -> which recordings are so
     remedy: str
 
 
@@ -193,60 +193,58 @@ _UNUSUAL = (
     _Check(
         "error",
         f"silent recordings (no sample above {SILENT} of full scale)",
-        lambda fact: fact.peak < SILENT,
+        lambda facts: facts["peak"] < SILENT,
         "leave them out",
     ),
-    _Check("warning", "clipped recordings", lambda fact: fact.clipped_share > CLIPPED, "record at a lower level"),
+    _Check("warning", "clipped recordings", lambda facts: facts["clipped_share"] > CLIPPED, "record at a lower level"),
     _Check(
         "warning",
         f"recordings under {SHORT} s",
-        lambda fact: fact.duration < SHORT,
+        lambda facts: facts["duration"] < SHORT,
         "check the cuts; they are padded with zeros",
     ),
     _Check(
         "warning",
         f"recordings over {LONG:g} s",
-        lambda fact: fact.duration > LONG,
+        lambda facts: facts["duration"] > LONG,
         "check the cuts; only the middle is read",
     ),
     _Check(
         "warning",
         "recordings with several channels",
-        lambda fact: fact.channels > 1,
+        lambda facts: facts["channels"] > 1,
         "nothing: the channels are averaged",
     ),
     _Check(
         "warning",
         "recordings below 16 kHz",
-        lambda fact: fact.sampling_rate < 16_000,
+        lambda facts: facts["sampling_rate"] < 16_000,
         "nothing: they are resampled, and their upper band is empty",
     ),
 )
 
 
-def _unusual_recordings(rows: pd.DataFrame, facts: Sequence[AudioFacts | None]) -> list[Finding]:
+def _unusual_recordings(rows: pd.DataFrame, facts: np.ndarray) -> list[Finding]:
     findings = []
     for check in _UNUSUAL:
-        affected = [fact is not None and check.applies(fact) for fact in facts]
+        affected = (facts["duration"] > 0) & check.applies(facts)
         findings += _finding(check.severity, check.problem, rows, affected, check.remedy)
     return findings
 
 
-def _duplicate_recordings(rows: pd.DataFrame, facts: Sequence[AudioFacts | None]) -> list[Finding]:
-    digests = pd.Series([None if fact is None else fact.digest for fact in facts])
-    affected = digests.notna() & digests.duplicated(keep=False)
+def _duplicate_recordings(rows: pd.DataFrame, facts: np.ndarray) -> list[Finding]:
+    affected = (facts["duration"] > 0) & pd.Series(facts["digest"]).duplicated(keep=False)
     return _finding("warning", "byte-identical recordings", rows, affected, "keep them in one split")
 
 
-def _mixed_sampling_rates(rows: pd.DataFrame, facts: Sequence[AudioFacts | None]) -> list[Finding]:
-    counts = Counter(fact.sampling_rate for fact in facts if fact is not None)
+def _mixed_sampling_rates(rows: pd.DataFrame, facts: np.ndarray) -> list[Finding]:
+    counts = Counter(facts["sampling_rate"][facts["duration"] > 0].tolist())
     if len(counts) < 2:
         return []
     rarest = min(counts, key=counts.__getitem__)
     others = ", ".join(str(rate) for rate in counts if rate != rarest)
     problem = f"recordings of {rarest} Hz, where others have {others}"
-    affected = [fact is not None and fact.sampling_rate == rarest for fact in facts]
-    return _finding("warning", problem, rows, affected, "nothing: all are resampled to 16 kHz")
+    return _finding("warning", problem, rows, facts["sampling_rate"] == rarest, "nothing: all are resampled to 16 kHz")
 
 
 def _wrong_durations(rows: pd.DataFrame, seconds: pd.Series) -> list[Finding]:
@@ -341,17 +339,17 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
     return {**asdict(diagnosis), "healthy": diagnosis.healthy}
 
 
-def as_html(diagnosis: Diagnosis, outcomes: Outcomes) -> str:
+def as_html(diagnosis: Diagnosis, facts: np.ndarray) -> str:
     """The diagnosis as one HTML page with plots, which needs no other file.
 
     Args:
-        diagnosis, outcomes: as [`examine`] returns them.
+        diagnosis, facts: as [`examine`] returns them.
     """
-    facts = [outcome for outcome in outcomes if isinstance(outcome, AudioFacts)]
+    measured = facts[facts["duration"] > 0]
     pictures = {}
-    if facts:
-        pictures["Seconds per recording"] = _histogram([fact.duration for fact in facts], "seconds")
-        pictures["Level"] = _histogram([max(fact.level, -80.0) for fact in facts], "dB relative to full scale")
+    if len(measured):
+        pictures["Seconds per recording"] = _histogram(measured["duration"], "seconds")
+        pictures["Level"] = _histogram(measured["level"].clip(min=-80.0), "dB relative to full scale")
     if diagnosis.labels:
         pictures["Rows per label"] = _bars(diagnosis.labels)
     if diagnosis.speakers:
@@ -359,7 +357,7 @@ def as_html(diagnosis: Diagnosis, outcomes: Outcomes) -> str:
     return render("doctor.html.jinja", diagnosis=diagnosis, pictures=pictures)
 
 
-def _histogram(values: Sequence[float], label: str) -> str:
+def _histogram(values: Sequence[float] | np.ndarray, label: str) -> str:
     def draw(figure: Any):
         axes = figure.subplots()
         axes.hist(values, bins=40, color="#4477aa")

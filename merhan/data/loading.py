@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from merhan.data.audio_facts import AudioFacts, measure_recordings
+from merhan.data.audio_facts import measure_recordings
 from merhan.data.corpora.base import read_corpus, source_name
 from merhan.data.corpora.table_corpus import HIDDEN
 from merhan.data.leaks import Leak, audit, require_accepted_leaks
-from merhan.data.manifest import FEATURES, is_context_only, unknown_speakers
+from merhan.data.manifest import FEATURES, in_split, is_context_only, unknown_speakers
 from merhan.data.protocols import split
 from merhan.data.stored_features import feature_width
 from merhan.errors import InputError
@@ -21,7 +22,7 @@ from processing_merhan import MerhanProcessor
 class Data(NamedTuple):
     """The data of a run."""
 
-    rows: pd.DataFrame  # the labelled rows, with the columns `split` and `duration` (seconds, 0 without audio)
+    rows: pd.DataFrame  # the labelled rows, with the columns `split` and `duration` (seconds, 0 where not measured)
     dialogues: pd.DataFrame  # all rows, also those without a label; the context of a turn is taken from them
     protocol: dict[str, Any]  # name, version, hash, fold, folds, and the leaks as sentences
     notes: list[str]  # sentences about rows that were left out
@@ -40,11 +41,11 @@ def load_data(
     Args:
         recipe: the `data` section of a recipe.
         modalities: the modalities that the model reads, some of `audio` and `text`. Rows that have none of them are
-            left out. If the model reads audio, every recording is decoded and measured.
+            left out. If the model reads audio, every recording is measured, and those decoded that never were before.
         raw: the modalities that a backbone computes from audio or text. The other ones are read from the manifest's
             feature columns (`audio_features`, `text_features`).
-        only: the one split that is needed, for an evaluation; then no leaks are computed. By default train,
-            validation and test must all be there.
+        only: the one split that is needed, for an evaluation; then recordings of other splits are not measured, their
+            `duration` is 0, and no leaks are computed. By default train, validation and test must all be there.
         histories: recipe key of the initial weights (as `model.audio_backbone`) -> their provenance record, to find
             test speakers and corpora that they were trained on.
 
@@ -54,7 +55,7 @@ def load_data(
     """
     where = source_name(recipe.corpus, recipe.source)
     rows, dialogues, protocol, notes = _split_rows(recipe, modalities, raw, only)
-    rows, facts = _with_durations(rows, modalities, where)
+    rows, facts = _with_durations(rows, modalities, where, only)
     leaks = []
     if not only:
         leaks = audit(rows, modalities, facts, histories)
@@ -134,13 +135,17 @@ def _split_rows(
 
 
 def _with_durations(
-    rows: pd.DataFrame, modalities: Sequence[str], where: str
-) -> tuple[pd.DataFrame, list[AudioFacts | None]]:
-    """The rows with their durations, measured if the model reads audio, and the facts of the recordings."""
-    if "audio" in modalities:
-        require_files(rows, where)
-        return measure_recordings(rows, where)
-    return rows.assign(duration=rows.get("duration", 0.0)), []
+    rows: pd.DataFrame, modalities: Sequence[str], where: str, only: str | None
+) -> tuple[pd.DataFrame, np.ndarray | None]:
+    """The rows with their durations, measured if the model reads audio, and then the facts of the recordings."""
+    if "audio" not in modalities:
+        return rows.assign(duration=rows.get("duration", 0.0)), None
+    needed = rows
+    if only:
+        needed = rows[in_split(rows, only)]
+    require_files(needed, where)
+    measured, facts = measure_recordings(needed, where)
+    return rows.assign(duration=measured["duration"].reindex(rows.index, fill_value=0.0)), facts
 
 
 def available_modalities(rows: pd.DataFrame, modalities: Sequence[str], raw: Sequence[str]) -> pd.DataFrame:

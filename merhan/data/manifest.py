@@ -17,6 +17,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from merhan.data.labels import relabel, unknown_labels_sentence
@@ -224,6 +225,8 @@ def _as_text(cells: pd.Series) -> pd.Series:
     """A column as stripped strings, empty where it is null. Whole numbers have no decimals, as in `3.0` of a column
     that is a float only because some of its cells are empty.
     """
+    if isinstance(cells.dtype, pd.StringDtype):
+        return cells.astype("str").fillna("").str.strip()  # a million Python strings take longer, and more memory
     if pd.api.types.is_float_dtype(cells) and (cells.dropna() % 1 == 0).all():
         cells = cells.astype("Int64")
     return cells.astype(object).where(cells.notna(), "").astype(str).str.strip()
@@ -245,6 +248,8 @@ def _numbers(rows: pd.DataFrame, column: str, where: str) -> pd.Series:
     cells = rows[column]
     if pd.api.types.is_timedelta64_dtype(cells):
         return cells.dt.total_seconds()
+    if cells.dtype in (np.int64, np.float64):
+        return cells
     cells = cells.astype(object).where(cells.notna(), None).map(_without_clock)
     numbers = pd.to_numeric(cells, errors="coerce")
     invalid = numbers.isna() & cells.notna() & (cells.astype(str).str.strip() != "")

@@ -362,7 +362,8 @@ def _compare(observed: Mapping[str, int], expected: Mapping[str, int], part: str
 
 
 def _check_splits(rows: pd.DataFrame, needed: Sequence[str]):
-    parts = {name: rows[in_split(rows, name)] for name in dict.fromkeys((*SPLITS, *needed))}
+    columns = rows[["utterance_id", "label"]]
+    parts = {name: columns[in_split(rows, name)] for name in dict.fromkeys((*SPLITS, *needed))}
     empty = [name for name in needed if parts[name].empty]
     if empty:
         sizes = ", ".join(f"{name} {len(part)}" for name, part in parts.items())

@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from merhan.metrics.intervals import FEWEST_CLUSTERS
 from merhan.names import SCORE_TITLES, SCORES
 
 
@@ -58,6 +57,8 @@ def interval_note(metrics: Mapping[str, Any]) -> str:
     clusters = metrics["interval_clusters"]
     if metrics["intervals"]:
         return f"In brackets: 95 % intervals, bootstrap over {clusters}."
+    from merhan.metrics.intervals import FEWEST_CLUSTERS  # here, because it loads scikit-learn and datasets
+
     return f"No intervals: they need at least {FEWEST_CLUSTERS} {clusters}."
 
 

@@ -289,8 +289,8 @@ def _drop_unlabelled(rows: pd.DataFrame, words: pd.Series, reason: str) -> tuple
         reason: template of the reason, formatted with that label.
     """
     missing = rows["label"].isna()
-    columns = zip(rows["utterance_id"], words, rows["source_label"], missing, strict=True)
-    skipped = [Skipped(name, reason.format(word), own) for name, word, own, is_missing in columns if is_missing]
+    columns = zip(rows["utterance_id"][missing], words[missing], rows["source_label"][missing], strict=True)
+    skipped = [Skipped(name, reason.format(word), own) for name, word, own in columns]
     dialogue = rows.get("dialogue", pd.Series("", rows.index)).fillna("")
     context = missing & (dialogue != "") & (rows["text"] != "")
     rows = rows.assign(label=rows["label"].where(~missing, ""), audio=rows["audio"].where(~context, ""))
