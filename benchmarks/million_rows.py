@@ -21,7 +21,6 @@ from common import command, hardware, publish
 
 from merhan.data.audio_facts import BANDS, FACTS, SEGMENTS
 from merhan.data.corpora.base import read_corpus
-from merhan.data.dataset import dialogue_context
 from merhan.data.leaks import audit
 from merhan.data.protocols import split
 from merhan.names import VOCABULARY
@@ -75,14 +74,16 @@ def measure(size: int) -> tuple[dict[str, float], float]:
             rows = read_corpus("manifest", str(path)).rows
     with timed("split"):
         rows = split(rows, "loso:session", 0).rows
+    facts = recordings(size)
     with timed("audit of the table"):
         leaks = audit(rows, ["audio", "text"])
-    facts = recordings(size)
     with timed("audit of the recordings"):
         copies = audit(rows, ["audio"], facts)
     memory = peak_gib()
     del facts
     assert any(leak.kind == "text" for leak in leaks) and any(leak.kind == "audio" for leak in copies)
+    from merhan.data.dataset import dialogue_context  # here, because the audits do not need what it imports
+
     with timed("dialogue context"):
         contexts = dialogue_context(rows, 3)
     assert len(contexts) == size

@@ -6,14 +6,15 @@ recipe names its kind in `data.accept_leaks`; an accepted leak is listed in the 
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from scipy.spatial import cKDTree
 
-from merhan.data.manifest import PATHS, in_split
+from merhan.data.manifest import PATHS, in_split, map_strings
 from merhan.data.provenance import hidden_speaker, rows_hash
 from merhan.errors import InputError, did_you_mean
 from merhan.reporting.markdown_tables import markdown_table
@@ -34,11 +35,11 @@ _PUNCTUATION = re.compile(r"[^\w\s]")
 _RAVDESS_NAME = r"(?:^|[/\\])\d\d-(\d\d(?:-\d\d){5})(?:\.[^./\\]*)?$"
 
 # The search for copies: how far two of them can be apart in duration (after scaling) and altogether (with a margin for
-# rounding), how many coordinates of the fingerprint are looked at, and how many rows are searched at once.
+# rounding), how many coordinates of the fingerprint are looked at, and how many rows are looked at together.
 SEARCH_DURATION = 0.07
 SEARCH_RADIUS = math.hypot(math.sqrt(2 - 2 * COPY_COSINE), SEARCH_DURATION) + 1e-4
 SEARCH_AXES = 8
-SEARCH_CHUNK = 10_000
+SEARCH_CHUNK = 1000
 
 # A sentence has a fixed label if train has it at least this often, by at least this many speakers, and with one label
 # only. Below a tenth of the test rows such sentences are attributed to chance.
@@ -89,18 +90,32 @@ def audit(
         weights: initial weights that were trained on the tested corpus or speakers.
     """
     leaks: list[Leak] = []
+    for shared in _checks(rows, modalities, facts, histories or {}):
+        leaks += shared
+        pa.default_memory_pool().release_unused()  # what a check has freed, and arrow would keep
+    return leaks
+
+
+def _checks(
+    rows: pd.DataFrame, modalities: Sequence[str], facts: np.ndarray | None, histories: Mapping[str, Any]
+) -> Iterator[list[Leak]]:
+    """The leaks of one check after the other; arguments as in [`audit`]."""
     for column in ("speaker", "session", "dialogue"):
         if column in rows:
-            leaks += _shared(rows, column, rows[column], f"{column} {{!r}}")
-    leaks += _shared(rows, "take", _takes(rows), "take {!r} under two codes")
+            yield _shared(rows, column, rows[column], f"{column} {{!r}}")
+    yield _shared(rows, "take", _takes(rows), "take {!r} under two codes")
     if facts is not None:
-        leaks += _copies(rows, facts)
+        yield _copies(rows, facts)
     if "text" in modalities:
-        texts = normalise_text(rows["text"])
-        leaks += _shared(rows, "text", texts, "text {!r}")
-        leaks += _label_in_text(rows, texts)
-    leaks += _same_rows(rows)
-    return leaks + _leaking_weights(rows, histories or {})
+        yield from _text_checks(rows)
+    yield _same_rows(rows)
+    yield _leaking_weights(rows, histories)
+
+
+def _text_checks(rows: pd.DataFrame) -> Iterator[list[Leak]]:
+    texts = normalise_text(rows["text"])
+    yield _shared(rows, "text", texts, "text {!r}")
+    yield _label_in_text(rows, texts)
 
 
 def known_leaks(record: Mapping[str, Any], rows: pd.DataFrame) -> list[str]:
@@ -167,9 +182,7 @@ def require_accepted_leaks(leaks: Sequence[Leak], accepted: Sequence[str]):
 
 def normalise_text(texts: pd.Series) -> pd.Series:
     """Lower-case texts without punctuation, their words separated by single spaces."""
-    # By the standard library: pandas splits all texts into lists of words at once, half a gigabyte for a million.
-    words = [" ".join(_PUNCTUATION.sub("", text.casefold()).split()) for text in texts]
-    return pd.Series(words, texts.index, dtype="str")
+    return map_strings(texts, lambda text: " ".join(_PUNCTUATION.sub("", text.casefold()).split()))
 
 
 def _shared(rows: pd.DataFrame, kind: str, keys: pd.Series, template: str) -> list[Leak]:
@@ -181,15 +194,12 @@ def _shared(rows: pd.DataFrame, kind: str, keys: pd.Series, template: str) -> li
         template: format of a key in the example, as `"speaker {!r}"`.
     """
     leaks = []
-    numbers, distinct = pd.factorize(keys, use_na_sentinel=False)
     for reference, affected in PAIRS:
-        known = np.zeros(len(distinct), dtype=bool)
-        known[numbers[in_split(rows, reference)]] = True
-        known[distinct == ""] = False
-        candidates = np.flatnonzero(in_split(rows, affected))
-        shared = candidates[known[numbers[candidates]]]
+        candidates = keys[in_split(rows, affected)]
+        known = keys[in_split(rows, reference) & keys.isin(candidates.unique())].unique()
+        shared = candidates[candidates.isin(known) & (candidates != "")]
         if len(shared):
-            example = f"{template.format(keys.iloc[shared[0]])} is also in {reference}"
+            example = f"{template.format(shared.iloc[0])} is also in {reference}"
             leaks.append(Leak(kind, (reference, affected), len(shared), len(shared) / len(candidates), example))
     return leaks
 
@@ -282,9 +292,9 @@ def _unit_fingerprints(facts: np.ndarray, rows: Sequence[int] | np.ndarray) -> n
 def _label_in_text(rows: pd.DataFrame, texts: pd.Series) -> list[Leak]:
     """A leak by test rows whose sentence occurs in train repeatedly and with one label only."""
     sentences = _sentences(rows, texts)
-    fixed = _fixed_labels(rows, sentences)
     tested = in_split(rows, "test")
-    affected = rows[tested & sentences.isin(fixed)]
+    fixed = _fixed_labels(rows, sentences, sentences[tested].unique())
+    affected = rows.loc[tested & sentences.isin(fixed), ["label"]]
     if len(affected) < FIXED_LABEL_SHARE * max(tested.sum(), 1):
         return []
     first = affected.iloc[0]
@@ -299,23 +309,21 @@ def _sentences(rows: pd.DataFrame, texts: pd.Series) -> pd.Series:
     return texts.mask(rows["sentence"] != "", rows["sentence"])
 
 
-def _fixed_labels(rows: pd.DataFrame, sentences: pd.Series) -> set[str]:
-    """The sentences that train has repeatedly and with one label only."""
-    repeated = (rows["split"] == "train") & (sentences != "") & sentences.duplicated(keep=False)
+def _fixed_labels(rows: pd.DataFrame, sentences: pd.Series, tested: Collection[str]) -> list[str]:
+    """Those of the tested sentences that train has repeatedly and with one label only."""
+    train = (rows["split"] == "train") & sentences.isin(tested) & (sentences != "")
     speaker = "speaker" if "speaker" in rows else "utterance_id"
-    train = rows.loc[repeated, ["label", speaker]].assign(sentence=sentences[repeated])
-    counts = train.groupby("sentence").agg(
-        rows=("label", "size"), labels=("label", "nunique"), speakers=(speaker, "nunique")
-    )
+    sayings = rows.loc[train, ["label", speaker]].groupby(sentences[train])
+    counts = sayings.agg(rows=("label", "size"), labels=("label", "nunique"), speakers=(speaker, "nunique"))
     frequent = (counts["rows"] >= FIXED_LABEL_ROWS) & (counts["speakers"] >= FIXED_LABEL_SPEAKERS)
-    return set(counts[frequent & (counts["labels"] == 1)].index)
+    return list(counts.index[frequent & (counts["labels"] == 1)])
 
 
 def _same_rows(rows: pd.DataFrame) -> list[Leak]:
     """A leak by validation rows that are test rows, so that the best epoch is chosen on test."""
     columns = [column for column in (*PATHS, "start", "end", "text") if column in rows]
     tested = rows.loc[in_split(rows, "test"), columns].drop_duplicates()
-    validation = rows[rows["split"] == "validation"]
+    validation = rows.loc[rows["split"] == "validation", ["utterance_id", *columns]]
     matches = validation[columns].merge(tested, how="left", indicator=True)["_merge"] == "both"
     affected = validation[matches.to_numpy()]
     if len(affected) < SAME_SET_SHARE * max(len(validation), 1):
@@ -326,7 +334,7 @@ def _same_rows(rows: pd.DataFrame) -> list[Leak]:
 
 def _leaking_weights(rows: pd.DataFrame, histories: Mapping[str, Any]) -> list[Leak]:
     """Leaks by initial weights whose provenance names the tested corpora or speakers."""
-    tested = rows[in_split(rows, "test")]
+    tested = rows.loc[in_split(rows, "test"), [name for name in ("corpus", "speaker") if name in rows]]
     leaks = []
     for name, history in histories.items():
         corpora, speakers = _corpora_and_speakers(history)

@@ -257,9 +257,8 @@ def _select(rows: pd.DataFrame, spec: Mapping[str, Any]) -> tuple[pd.DataFrame, 
 
 
 def _labels(rows: pd.DataFrame, spec: Mapping[str, Any]) -> pd.Series:
-    merged = spec.get("label_map", {})
     labels = rows[spec.get("label_column") or "label"]
-    return labels.map(lambda label: merged.get(label, label))
+    return labels.replace(spec.get("label_map", {}))
 
 
 def _selections(rows: pd.DataFrame, spec: Mapping[str, Any]) -> list[tuple[pd.Series, str]]:

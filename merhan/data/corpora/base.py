@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import pandas as pd
+import pyarrow as pa
 
 from merhan.data.corpora import CORPORA
 from merhan.data.labels import check_label_map, map_label, relabel, unused_keys
@@ -111,9 +112,12 @@ def read_corpus(
     if name == "manifest":
         own_labels = [*own_labels, *reader.declared(source)]
     check_label_map(label_map, own_labels)
-    rows, dropped = _relabel(normalise_columns(rows, where), label_map, own_labels)
+    rows = normalise_columns(rows, where)
+    rows, dropped = _relabel(rows, label_map, own_labels)
     remarks = [*remarks, *null_words(rows, where)]
-    return Corpus(validate(rows, where, own_labels), [*skipped, *dropped], remarks)
+    rows = validate(rows, where, own_labels)
+    pa.default_memory_pool().release_unused()  # it would keep twice what the rows take, beside all that comes later
+    return Corpus(rows, [*skipped, *dropped], remarks)
 
 
 def source_name(name: str, source: str | Path | Sequence[str] | None) -> str:
@@ -289,6 +293,8 @@ def _drop_unlabelled(rows: pd.DataFrame, words: pd.Series, reason: str) -> tuple
         reason: template of the reason, formatted with that label.
     """
     missing = rows["label"].isna()
+    if not missing.any():
+        return rows.reset_index(drop=True), []
     columns = zip(rows["utterance_id"][missing], words[missing], rows["source_label"][missing], strict=True)
     skipped = [Skipped(name, reason.format(word), own) for name, word, own in columns]
     dialogue = rows.get("dialogue", pd.Series("", rows.index)).fillna("")
