@@ -16,6 +16,7 @@ from scipy.special import log_softmax
 
 import merhan.prediction.timeline_page
 from merhan import api
+from merhan.data.audio_facts import measure_recordings
 from merhan.data.loading import load_data
 from merhan.errors import InputError
 from merhan.evaluation import explanation
@@ -146,7 +147,8 @@ def test_sound_that_the_model_does_not_read_is_noted(trained_like, processor, da
     warnings, recipe = [], SimpleNamespace(stages=[SimpleNamespace(name="first")], seed=0)
     monkeypatch.setattr(api.logger, "warning", warnings.append)
     with pytest.raises(AttributeError):  # behind the notes
-        api._train_stages(recipe, data, trained_like, cut, (None, None), tmp_path)
+        trained_on = data._replace(rows=measure_recordings(data.rows, "demo")[0])
+        api._train_stages(recipe, trained_on, trained_like, cut, (None, None), tmp_path)
     assert [text.split(" rows")[0].split()[1] for text in warnings if "of sound" in text] == ["train:", "validation:"]
     text = evaluate_split(trained_like, cut, data, "test", tmp_path / "text", condition="text")
     assert text["notes"] == [], "it reads no sound"

@@ -41,7 +41,7 @@ FACTS = np.dtype(
         ("peak", np.float64),  # largest absolute sample, 1 = full scale
         ("level", np.float64),  # root mean square in dB relative to full scale
         ("clipped_share", np.float64),  # share of the samples at full scale, 0 to 1
-        ("digest", "S32"),  # hash of the decoded samples and their rate
+        ("digest", "S16"),  # hash of the decoded samples and their rate
         ("fingerprint", np.int8, BANDS * SEGMENTS),  # see `acoustic_fingerprint`
     ]
 )
@@ -160,7 +160,7 @@ def audio_facts(waveform: np.ndarray, sampling_rate: int) -> np.ndarray:
     facts["peak"] = magnitudes.max()
     facts["level"] = 20 * math.log10(max(root_mean_square, 1e-10))
     facts["clipped_share"] = np.mean(magnitudes >= 0.999)
-    facts["digest"] = digest.hexdigest()
+    facts["digest"] = digest.digest()
     facts["fingerprint"] = acoustic_fingerprint(mono, sampling_rate)
     return facts
 
