@@ -57,7 +57,7 @@ def interval_note(metrics: Mapping[str, Any]) -> str:
     clusters = metrics["interval_clusters"]
     if metrics["intervals"]:
         return f"In brackets: 95 % intervals, bootstrap over {clusters}."
-    from merhan.metrics.intervals import FEWEST_CLUSTERS  # here, because it loads scikit-learn and datasets
+    from merhan.metrics.intervals import FEWEST_CLUSTERS  # here, because it loads datasets and evaluate
 
     return f"No intervals: they need at least {FEWEST_CLUSTERS} {clusters}."
 
