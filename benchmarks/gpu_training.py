@@ -374,7 +374,10 @@ def utterances(arguments, folder: Path) -> pd.DataFrame:
 
 def meld_rows(folder: Path) -> pd.DataFrame:
     """Duration, words, speaker, dialogue and turn of MELD's utterances, 0.5 to 12 s as the recipe has them."""
-    words = pd.concat(pd.read_csv(folder / f"{split}_sent_emo.csv", keep_default_na=False).assign(split=split) for split in ("train", "dev"))
+    words = pd.concat(
+        pd.read_csv(folder / f"{split}_sent_emo.csv", keep_default_na=False).assign(split=split)
+        for split in ("train", "dev")
+    )
     durations = pd.read_csv(folder / "media_durations.csv").rename(columns={"duration_s": "duration"})
     keys = {"Dialogue_ID": "dialogue_id", "Utterance_ID": "utterance_id"}
     rows = words.rename(columns=keys).merge(durations, on=["split", *keys.values()])

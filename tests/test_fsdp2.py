@@ -46,7 +46,11 @@ runpy.run_path("train_hf_e2e.py", run_name="__main__")
 def test_layers_are_sharded_one_by_one_unless_the_config_says_otherwise(trained_like):
     plugin = SimpleNamespace(transformer_cls_names_to_wrap=None)
     shard_by_layer(trained_like, plugin)
-    assert plugin.transformer_cls_names_to_wrap == ["MerhanBlock", "RobertaLayer", "Wav2Vec2EncoderLayerStableLayerNorm"]
+    assert plugin.transformer_cls_names_to_wrap == [
+        "MerhanBlock",
+        "RobertaLayer",
+        "Wav2Vec2EncoderLayerStableLayerNorm",
+    ]
     plugin.transformer_cls_names_to_wrap = ["RobertaLayer"]
     shard_by_layer(trained_like, plugin)
     assert plugin.transformer_cls_names_to_wrap == ["RobertaLayer"]

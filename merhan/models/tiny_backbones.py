@@ -30,7 +30,7 @@ _COMMON = {
 }
 _WAV2VEC2: dict[str, Any] = {
     **_COMMON,
-    "conv_dim": (32, 32, 64, 64, 64),
+    "conv_dim": (16, 32, 64, 64, 64),
     "conv_kernel": (10, 8, 4, 4, 4),
     "conv_stride": (5, 4, 2, 4, 2),
     "feat_extract_norm": "layer",
