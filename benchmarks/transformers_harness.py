@@ -68,16 +68,23 @@ def not_applicable(reason: str) -> Callable[[unittest.TestCase], None]:
 
 def pair_config(pair: str, fusion: str) -> MerhanConfig:
     """A tiny model of a pair of `PAIRS` and a fusion."""
-    audio, fields, text = PAIRS[pair]
+    return tiny_config(*PAIRS[pair], fusion)
+
+
+def tiny_config(audio: str | None, fields: dict[str, Any], text: str, fusion: str, layers: int = 2) -> MerhanConfig:
+    """A tiny model of a pair as in `PAIRS`, and a fusion, with so many layers in each backbone."""
     if audio is None:
         audio_config = MerhanAudioConfig(
-            hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=20, spec_augment_masks=0
+            hidden_size=16, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=20, spec_augment_masks=0
         )
     else:
         audio_config = AutoConfig.from_pretrained(tiny_audio(audio, mask_time_prob=0.0, **fields))
+        audio_config.num_hidden_layers = layers
+    text_config = AutoConfig.from_pretrained(tiny_text(TEXTS, text))
+    text_config.num_hidden_layers = layers
     return MerhanConfig(
         audio_config=audio_config,
-        text_config=AutoConfig.from_pretrained(tiny_text(TEXTS, text)),
+        text_config=text_config,
         fusion=fusion,
         num_labels=3,
         hidden_size=16,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
-from transformers_harness import PAIRS, TEXTS, pair_config
+from transformers_harness import PAIRS, TEXTS, pair_config, tiny_config
 
 from configuration_merhan import MerhanConfig
 from merhan.cli.main import main
@@ -26,20 +26,21 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 FIRST = next(iter(PAIRS))
 CASES = dict.fromkeys([(pair, "hybrid") for pair in PAIRS] + [(FIRST, fusion) for fusion in FUSIONS])
-FAST = ("light + electra", "hybrid")
+# Of the default suite: a graph takes about ten seconds, however small the model.
+SHORT_CONVOLUTIONS = {"conv_dim": (16, 16, 16), "conv_kernel": (10, 3, 3), "conv_stride": (5, 2, 2)}
+QUICK = [(None, {}, "roberta"), ("wav2vec2", SHORT_CONVOLUTIONS, "bert"), ("wavlm", SHORT_CONVOLUTIONS, "distilbert")]
 WORDS = "the dinner was lovely"
 
 
-def make_folder(folder: Path, pair: str, fusion: str) -> Path:
+def make_folder(folder: Path, config: MerhanConfig) -> Path:
     """A model folder with weights that make every path matter to the logits."""
     torch.manual_seed(0)
-    config = pair_config(pair, fusion)
     config.temperature = {"audio+text": 0.5, "audio": 2.0, "text": 3.0}
     model = MerhanForSequenceClassification(config)
     with torch.no_grad():
         for parameter in model.merhan.fusion.parameters():
             parameter.mul_(5)
-    tokenizer = AutoTokenizer.from_pretrained(tiny_text(TEXTS, PAIRS[pair][2]))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_text(TEXTS, config.text_config.model_type))
     model.save_pretrained(folder)
     MerhanProcessor(Wav2Vec2FeatureExtractor(do_normalize=True), tokenizer, max_seconds=3.0).save_pretrained(folder)
     return folder
@@ -49,7 +50,7 @@ def make_folder(folder: Path, pair: str, fusion: str) -> Path:
 def exported(tmp_path_factory, cache) -> tuple[Path, Path]:
     """A model folder, and what `merhan export` writes for it."""
     folder, graph = tmp_path_factory.mktemp("model"), tmp_path_factory.mktemp("graph") / "onnx"
-    make_folder(folder, *FAST)
+    make_folder(folder, tiny_config(*QUICK[0], "hybrid", layers=1))
     main(["export", str(folder), "--to", "onnx", "--out", str(graph)])
     return folder, graph
 
@@ -92,10 +93,16 @@ def test_the_graph_gives_the_logits_of_torch(exported):
     require_parity(*exported)
 
 
+@pytest.mark.parametrize("pair", QUICK[1:], ids=["wav2vec2 + bert", "wavlm + distilbert"])
+def test_pretrained_backbones_give_the_logits_of_torch(pair, cache, tmp_path):
+    folder = make_folder(tmp_path / "model", tiny_config(*pair, "hybrid", layers=1))
+    require_parity(folder, exporting.export(folder, tmp_path / "onnx"))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("pair", "fusion"), [case for case in CASES if case != FAST])
+@pytest.mark.parametrize(("pair", "fusion"), CASES)
 def test_every_pair_and_fusion_gives_the_logits_of_torch(pair, fusion, cache, tmp_path):
-    folder = make_folder(tmp_path / "model", pair, fusion)
+    folder = make_folder(tmp_path / "model", pair_config(pair, fusion))
     require_parity(folder, exporting.export(folder, tmp_path / "onnx"))
 
 
