@@ -16,7 +16,8 @@
 `load_audio` decodes sound, [`MerhanProcessor`] adds the text and makes batches, [`EmotionRecognitionPipeline`] does all
 of it in one call.
 
-This file is copied beside every checkpoint and loads alone: it imports nothing of this project.
+This file is copied beside every checkpoint and loads alone: nothing of this project is imported but for the pipeline's
+`timeline=True`, which needs the package merhan.
 """
 
 import atexit
@@ -1186,6 +1187,10 @@ class EmotionRecognitionPipeline(Pipeline):
         seconds: the centre of each audio frame, from the first sample that the model was given.
 
     Attention shows where the model looked; what it would have answered without an input is shown by occlusion.
+
+    With `timeline=True` the input is the path of a recording of any length, or a list of paths, and the result of each
+    is what `merhan.timeline` returns: utterances between pauses, with their times and scores, and a curve. It needs the
+    package: `pip install 'merhan[train,timeline]'`.
     """
 
     _load_processor = True  # type: ignore[assignment]  # transformers declares these flags as None
@@ -1193,12 +1198,19 @@ class EmotionRecognitionPipeline(Pipeline):
     _load_feature_extractor = False  # type: ignore[assignment]
     _load_image_processor = False  # type: ignore[assignment]
 
+    def __init__(self, *args: Any, timeline: bool = False, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.timeline = timeline
+
     def __call__(self, audio: Any = None, text: Any = None, batch_size: int | None = None, **kwargs) -> Any:  # type: ignore[override]
         fields = {name: kwargs.pop(name, None) for name in ("speaker", "context")}
         rate, allow_urls = kwargs.pop("sampling_rate", None), kwargs.pop("allow_urls", False)
         size = next((value for value in (batch_size, self._batch_size) if value is not None), 8)
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"batch_size: {size!r} is not a number of utterances; give 1 or more.")
+        if kwargs.pop("timeline", self.timeline):
+            others = {"text": text, **fields, "sampling_rate": rate, **self._postprocess_params, **kwargs}
+            return self._timelines(audio, size, others)
         if kwargs.get("explain", self._forward_params.get("explain")):
             size = 1  # without padding, every frame and token belongs to the utterance
         if any(_is_stream(values) for values in (audio, text)):
@@ -1227,6 +1239,39 @@ class EmotionRecognitionPipeline(Pipeline):
                 f"{cast(MerhanProcessor, self.processor).max_seconds:g} s that this model was made for. Split them."
             )
 
+    def _timelines(self, audio: Any, batch_size: int, others: Mapping[str, Any]) -> Any:
+        """The timeline of a recording, or of each recording of a list.
+
+        Raises:
+            ImportError: the package merhan, or one that it needs, is not installed.
+            ValueError: an input that is no path, or an argument that timelines do not have.
+        """
+        unused = [name for name, value in others.items() if value is not None]
+        if unused:
+            raise ValueError(
+                f"timeline=True: does not use {', '.join(unused)}; leave it out, or call `merhan.timeline`, which has "
+                f"options for words and speakers."
+            )
+        recordings = list(audio) if _is_list(audio) else [audio]
+        for recording in recordings:
+            if not isinstance(recording, (str, os.PathLike)):
+                raise ValueError(f"timeline=True: reads files, not {type(recording).__name__}; give the path of one.")
+        try:
+            # Within `try`, because transformers requires every other import of this file where a model is loaded.
+            from merhan.prediction.predict import Predictor
+            from merhan.prediction.timeline import timeline
+
+            model: Any = self.model
+            processor = cast(MerhanProcessor, self.processor)
+            predictor = Predictor(model, processor, batch_size)
+            results = [timeline(predictor, os.fspath(recording)) for recording in recordings]
+        except ImportError as error:
+            message = f"timeline=True: {error.name} is not installed; `pip install 'merhan[train,timeline]'`."
+            raise ImportError(message, name=error.name) from error
+        finally:
+            cast(Any, self.model).to(self.device)
+        return results if _is_list(audio) else results[0]
+
     def _utterance(self, item: Any, **fields: Any) -> dict[str, Any]:
         """One input in any of its forms as a dictionary of `_FIELDS` and `_VECTORS`.
 
@@ -1240,7 +1285,7 @@ class EmotionRecognitionPipeline(Pipeline):
     def _sanitize_parameters(self, **options):
         unknown = set(options) - {"top_k", "explain"}
         if unknown:
-            known = "speaker, context, sampling_rate, allow_urls, batch_size, top_k, explain"
+            known = "speaker, context, sampling_rate, allow_urls, batch_size, top_k, explain, timeline"
             raise TypeError(f"Unknown argument {', '.join(sorted(unknown))}; known are {known}.")
         top_k = options.get("top_k")
         if top_k is not None and (not isinstance(top_k, int) or top_k < 1):

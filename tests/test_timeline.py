@@ -1,6 +1,7 @@
 """Emotions along a long recording."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import soundfile
 import torch
 from conftest import LABELS
+from transformers import pipeline
 
 import merhan
 from merhan.cli.main import main
@@ -70,6 +72,41 @@ def test_each_utterance_has_the_scores_of_its_clip(predictor, recording, demo, m
     monkeypatch.setattr(module, "speech_regions", lambda *_: [])
     empty = timeline(predictor, path)
     assert len(empty.utterances) == len(empty.curve) == 0
+
+
+def test_the_pipeline_of_a_model_folder_gives_timelines(predictor, recording, tmp_path, monkeypatch):
+    path, borders = recording
+    for part in (predictor.model, predictor.processor):
+        part.save_pretrained(tmp_path / "model")
+    monkeypatch.setattr(module, "speech_regions", lambda *_: borders)
+    expected = timeline(predictor, path)
+    recogniser = pipeline("emotion-recognition", model=str(tmp_path / "model"), trust_remote_code=True, top_k=None)
+    assert type(recogniser).__module__.startswith("transformers_modules")
+    for result in (recogniser(path, timeline=True), *recogniser([str(path), path], timeline=True, batch_size=2)):
+        pd.testing.assert_frame_equal(result.utterances, expected.utterances, check_exact=False, atol=1e-5)
+        pd.testing.assert_frame_equal(result.curve, expected.curve, check_exact=False, atol=1e-5)
+    always = pipeline("emotion-recognition", model=str(tmp_path / "model"), trust_remote_code=True, timeline=True)
+    assert len(always(path).utterances) == 3 and len(always(path, timeline=False)) == len(LABELS)
+
+
+def test_what_a_pipeline_cannot_use_for_a_timeline_is_refused(recogniser, recording):
+    path, _ = recording
+    for options in ({"text": "oh"}, {"top_k": 1}, {"explain": True}, {"sampling_rate": 8000}, {"min_score": 0.5}):
+        with pytest.raises(ValueError, match=f"timeline=True: does not use {next(iter(options))}; .*merhan.timeline"):
+            recogniser(path, timeline=True, **options)
+    for sound in (path.read_bytes(), np.zeros(16_000), {"text": "oh"}, None):
+        with pytest.raises(ValueError, match="timeline=True: reads files, not"):
+            recogniser(sound, timeline=True)
+    with pytest.raises(ValueError, match=r"no such file"):
+        recogniser("none.wav", timeline=True)
+
+
+@pytest.mark.parametrize("missing", ["merhan.prediction.timeline", "silero_vad"])
+def test_a_pipeline_without_the_package_names_it(recogniser, recording, missing, monkeypatch):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError) as error:
+        recogniser(recording[0], timeline=True)
+    assert str(error.value) == f"timeline=True: {missing} is not installed; `pip install 'merhan[train,timeline]'`."
 
 
 def test_channels_are_speakers(predictor, demo, tmp_path, monkeypatch):
@@ -230,7 +267,7 @@ def test_speakers_come_from_one_source(predictor, recording):
 
 
 def test_a_missing_package_is_named(predictor, recording, monkeypatch, capsys, tmp_path):
-    monkeypatch.setitem(__import__("sys").modules, "silero_vad", None)
+    monkeypatch.setitem(sys.modules, "silero_vad", None)
     predictor.model.save_pretrained(tmp_path / "model")
     predictor.processor.save_pretrained(tmp_path / "model")
     with pytest.raises(SystemExit):
