@@ -18,6 +18,13 @@ from typing import Any, BinaryIO
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 OPTIONS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
 OPTIONS += ["--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe"]
+# Else a sandboxed frame is a target of its own, which would have to be attached to.
+OPTIONS += ["--disable-features=IsolateSandboxedIframes"]
+
+
+# Roles of what is operated, and of what is said about pictures and frames.
+CONTROLS = {"button", "checkbox", "combobox", "gridcell", "Iframe", "link", "listbox", "menuitem", "option", "radio"}
+CONTROLS |= {"region", "searchbox", "slider", "spinbutton", "switch", "tab", "textbox", "Audio", "grid", "table"}
 
 
 class Page:
@@ -84,6 +91,17 @@ class Page:
             )
             time.sleep(0.05)
 
+    def frame(self, heading: str) -> str:
+        """The id of the frame within the page, once it has a heading."""
+        ends = time.monotonic() + 30
+        while True:
+            for child in self.send("Page.getFrameTree")["frameTree"].get("childFrames", ()):
+                name = child["frame"]["id"]
+                if ("heading", heading) in [control[:2] for control in self.controls(name)]:
+                    return name
+            assert time.monotonic() < ends, f"there is no frame with the heading {heading}"
+            time.sleep(0.05)
+
     def open(self, address: str, width: int, height: int, dark: bool):
         """Open a page in a window of this size."""
         self.send(
@@ -103,6 +121,24 @@ class Page:
             text = {"text": "\r"} if kind == "char" and key == "Enter" else {}
             self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
 
+    def controls(self, frame: str | None = None) -> list[tuple[str, str, dict[str, Any]]]:
+        """What a screen reader is told of the page, or of a frame of it: role, name, and properties."""
+        options = {"frameId": frame} if frame else {}
+        nodes = self.send("Accessibility.getFullAXTree", **options)["nodes"]
+        return [
+            (
+                node["role"]["value"],
+                node.get("name", {}).get("value", ""),
+                {entry["name"]: entry["value"].get("value") for entry in node.get("properties", ())},
+            )
+            for node in nodes
+            if not node["ignored"]
+        ]
+
+    def unnamed(self, frame: str | None = None) -> list[tuple[str, str, dict[str, Any]]]:
+        """The controls that have the keyboard's focus, or a state, and no name."""
+        return [control for control in self.controls(frame) if control[0] in CONTROLS and not control[1].strip()]
+
     def screenshot(self, path: Path):
         """Write a picture of the whole page."""
         picture = self.send("Page.captureScreenshot", captureBeyondViewport=True)["data"]
@@ -110,10 +146,10 @@ class Page:
 
 
 @contextmanager
-def chromium(folder: Path) -> Iterator[Page]:
+def chromium(folder: Path, *options: str) -> Iterator[Page]:
     """A browser with an empty profile in `folder`; it reads commands from its descriptor 3, and answers on 4."""
     commands, answers = os.pipe(), os.pipe()
-    browser = shlex.join([str(CHROMIUM), *OPTIONS, f"--user-data-dir={folder / 'profile'}", "about:blank"])
+    browser = shlex.join([str(CHROMIUM), *OPTIONS, *options, f"--user-data-dir={folder / 'profile'}", "about:blank"])
     process = subprocess.Popen(
         ["bash", "-c", f"exec {browser} 3<&{commands[0]} 4>&{answers[1]}"],
         pass_fds=(commands[0], answers[1]),

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from browser import chromium
 from scipy.special import log_softmax
 
 import merhan.prediction.timeline_page
@@ -26,7 +27,7 @@ from merhan.evaluation.report import group_sections
 from merhan.evaluation.report_charts import training_charts
 from merhan.prediction.curve import smoothed_curve
 from merhan.prediction.timeline import Timeline
-from merhan.prediction.timeline_page import _waveform, timeline_page
+from merhan.prediction.timeline_page import timeline_page, waveform_path
 from merhan.recipe.schema import DataRecipe
 from merhan.reporting.markdown_tables import risk_coverage_rows, risk_coverage_table
 from merhan.reporting.svg_charts import Series, line_chart, number_axis
@@ -284,6 +285,28 @@ def test_a_timeline_in_a_browser(timeline, tmp_path, width, dark):
     assert states[3].startswith("30|0:30") and states[4].startswith("25|0:25") and states[5] is True
 
 
+@in_browser
+def test_a_screen_reader_is_told_what_the_timeline_shows(timeline, tmp_path):
+    (tmp_path / "call.html").write_text(timeline_page(timeline, tmp_path / "call.html"), encoding="utf-8")
+    with chromium(tmp_path) as page:
+        page.open((tmp_path / "call.html").as_uri(), 1280, 900, False)
+        page.wait("typeof magnify === 'function' && sound.readyState > 0")
+        assert page.unnamed() == []
+        names = {control[:2] for control in page.controls()}
+        assert {("button", "Zoom in"), ("button", "Zoom out"), ("button", "Play from 0:01")} <= names
+        assert {("Audio", "The recording"), ("table", "Utterances"), ("slider", "Position in the recording")} <= names
+        text = "Ann: joy has the highest score for 0:01. Bob: uncertain for 0:02."
+        assert page.run("document.getElementById(slider.getAttribute('aria-describedby')).textContent") == text
+        page.run("document.querySelector('#in').focus()")
+        page.press("ArrowDown", 40)
+        assert page.run("now.textContent").startswith("0:00 Ann joy") and page.run("now.ariaLive") == "polite"
+        page.run("slider.focus()")
+        page.press("ArrowDown", 40)
+        (slider,) = [states for role, name, states in page.controls() if name == "Position in the recording"]
+        assert slider["valuetext"].startswith("0:01 Bob uncertain") and page.run("now.ariaLive") == "off", "said once"
+        assert not page.errors
+
+
 def test_the_sound_of_a_long_recording_is_beside_the_page(timeline, tmp_path, monkeypatch):
     page = timeline_page(timeline, tmp_path / "call.html")
     assert "data:audio/ogg;base64," in page and "beside itself" not in page
@@ -307,7 +330,7 @@ def test_what_a_recording_is_called_and_says_is_escaped(timeline, tmp_path):
 
 def test_the_waveform_has_the_peaks_of_the_sound(timeline):
     blocks = [np.zeros(16_000, np.float32), np.full(16_000, 0.25, np.float32), np.full(15_999, -0.5, np.float32)]
-    points = re.findall(r"([\d.]+) (-?[\d.]+)", _waveform(blocks, 3.0))[1:]
+    points = re.findall(r"([\d.]+) (-?[\d.]+)", waveform_path(blocks, 3.0))[1:]
     heights = [{float(y) for x, y in points if low < float(x) < low + 0.95} for low in (0.02, 1.02, 2.02)]
     assert heights == [{0.0}, {-0.5, 0.5}, {-1.0, 1.0}]
     assert max(float(x) for x, _ in points) < 3.0

@@ -1,5 +1,6 @@
 """Emotions along a long recording: where there is speech, split at pauses into utterances, each with its scores."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,6 +84,11 @@ def answer(row: Mapping[str, Any]) -> str:
     if row["prediction"] is None:
         return "error"
     return UNCERTAIN if row["abstained"] else row["prediction"]
+
+
+def answer_counts(timeline: Timeline) -> Counter[str]:
+    """How many utterances have each answer."""
+    return Counter(map(answer, records(timeline.utterances)))
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 import base64
 import io
 import os
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,14 @@ import pandas as pd
 import soundfile
 
 from merhan.prediction.recordings import open_tracks, sound_blocks
-from merhan.prediction.timeline import Timeline, answer, records
+from merhan.prediction.timeline import Timeline, answer, answer_counts, records
 from merhan.reporting.pages import render
 from processing_merhan import SAMPLING_RATE
 
 
 LONGEST_EMBEDDED = 1800.0  # seconds; about 10 MB. The page of a longer recording refers to its file
 _PEAKS = 12_000  # of the waveform, at most
-_PEAK_SECONDS = 0.05  # of sound that a peak stands for, at least
+_PEAK_SECONDS = 0.05
 # Of the labels, on a light and on a dark ground; more labels than these share colours.
 _COLOURS = [
     ("#b3261e", "#ff8a80"),
@@ -44,7 +43,7 @@ def timeline_page(timeline: Timeline, out: Path) -> str:
         out: the file that it will be; a recording that is too long to be embedded is referred to from there.
     """
     with open_tracks(Path(timeline.recording), by_channel=False) as (track,):
-        waveform = _waveform(sound_blocks(track.path), timeline.seconds)
+        waveform = waveform_path(sound_blocks(track.path), timeline.seconds)
         is_embedded = timeline.seconds <= LONGEST_EMBEDDED
         audio = _audio(track.path) if is_embedded else _relative(timeline.recording, out)
     rows = [_row(timeline, number, row) for number, row in enumerate(records(timeline.utterances))]
@@ -59,6 +58,7 @@ def timeline_page(timeline: Timeline, out: Path) -> str:
         is_embedded=is_embedded,
         waveform=waveform,
         lanes=_lanes(timeline, rows),
+        curve_text=_curve_text(timeline),
         ticks=_ticks(timeline.seconds),
         rows=rows,
         has_speakers=any(row["speaker"] for row in rows),
@@ -68,7 +68,7 @@ def timeline_page(timeline: Timeline, out: Path) -> str:
 
 def _header(timeline: Timeline) -> dict[str, str]:
     speakers = sorted(timeline.utterances["speaker"].dropna().unique())
-    counts = Counter(map(answer, records(timeline.utterances)))
+    counts = answer_counts(timeline)
     return {
         "Length": _clock(timeline.seconds),
         "Utterances": str(len(timeline.utterances)),
@@ -115,6 +115,20 @@ def _lanes(timeline: Timeline, rows: list[dict[str, Any]]) -> list[dict[str, Any
     return lanes
 
 
+def _curve_text(timeline: Timeline) -> str:
+    """What the curve shows, for those who do not see it: how long each label has the highest score."""
+    sentences = []
+    for speaker, curve in timeline.curve.groupby("speaker", dropna=False, sort=True):
+        counts = curve["prediction"].value_counts()
+        parts = [f"{label} has the highest score for {_clock(count)}" for label, count in counts.items()]
+        num_uncertain = int(curve["abstained"].eq(True).sum())
+        if num_uncertain:
+            parts.append(f"uncertain for {_clock(num_uncertain)}")
+        name = "" if pd.isna(speaker) else f"{speaker}: "
+        sentences.append(f"{name}{', '.join(parts) or 'no speech'}.")
+    return " ".join(sentences)
+
+
 def _bar(row: dict[str, Any], seconds: float) -> dict[str, Any]:
     left, width = 100 * row["start"] / seconds, 100 * (row["end"] - row["start"]) / seconds
     return {"left": f"{left:.4f}", "width": f"{width:.4f}", "style": row["style"], "label": row["label"]}
@@ -141,9 +155,10 @@ def _ticks(seconds: float) -> list[tuple[str, str]]:
     return [(f"{100 * time / seconds:.4f}", _clock(time)) for time in range(0, int(seconds), step)]
 
 
-def _waveform(blocks: Iterable[np.ndarray], seconds: float) -> str:
-    """The peaks of a sound as an SVG path, from -1 to 1 high and `seconds` wide."""
-    width = max(_PEAK_SECONDS, seconds / _PEAKS)
+def waveform_path(blocks: Iterable[np.ndarray], seconds: float, peak_seconds: float = _PEAK_SECONDS) -> str:
+    """The peaks of a sound as an SVG path, from -1 to 1 high and `seconds` wide; each stands for `peak_seconds`, or
+    for more in a long recording."""
+    width = max(peak_seconds, seconds / _PEAKS)
     size = max(round(width * SAMPLING_RATE), 1)
     peaks: list[float] = []
     rest = np.zeros(0, np.float32)
