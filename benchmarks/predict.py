@@ -1,6 +1,6 @@
 """`merhan predict` against decode plus forward by hand: clips per second of processor time, and their ratio.
 
-python benchmarks/predict.py $MERHAN_CORPORA/emodb --clips 200
+python benchmarks/predict.py $MERHAN_CORPORA/ravdess $MERHAN_CORPORA/emodb
 
 By hand: the clips in the order of their lengths, each decoded by soundfile, in padded batches, through the model. Both
 ways run in turn, and the fastest run of each counts, in processor time, which other programs disturb less.
@@ -32,12 +32,16 @@ BATCH = 16
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="folder of wav files at 16 kHz, with any folders below")
-    parser.add_argument("--clips", type=int, default=200, help="how many of them (default: 200)")
+    parser.add_argument("folders", type=Path, nargs="+", help="of wav and flac files at 16 kHz, with any folders below")
+    parser.add_argument("--clips", type=int, help="how many of them, evenly chosen (default: all)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each way (default: 3)")
     parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
     arguments = parser.parse_args()
-    paths = [str(path) for path in sorted(arguments.folder.rglob("*.wav"))[: arguments.clips]]
+    files = sorted(
+        path for folder in arguments.folders for path in folder.rglob("*") if path.suffix in (".wav", ".flac")
+    )
+    count = min(arguments.clips or len(files), len(files))
+    paths = [str(files[number * len(files) // count]) for number in range(count)]
     torch.set_num_threads(1)  # threads that wait would count as work
     torch.manual_seed(0)
     processor = MerhanProcessor(Wav2Vec2FeatureExtractor(), word_tokenizer(["a"], 100), modalities=["audio"])
@@ -67,8 +71,9 @@ def score_by_hand(model: MerhanForSequenceClassification, processor: MerhanProce
     """What a script of ten lines would do."""
     order = sorted(paths, key=lambda path: -soundfile.info(path).frames)
     for first in range(0, len(order), BATCH):
-        clips = [soundfile.read(path, dtype="float32")[0] for path in order[first : first + BATCH]]
-        padded = processor.pad([clip - clip.mean() for clip in clips], [None] * len(clips))
+        clips = [soundfile.read(path, dtype="float32", always_2d=True)[0] for path in order[first : first + BATCH]]
+        sounds = [clip.mean(axis=1) for clip in clips]
+        padded = processor.pad([sound - sound.mean() for sound in sounds], [None] * len(sounds))
         with torch.inference_mode():
             np.asarray(model(**padded).logits.softmax(dim=1))
 
