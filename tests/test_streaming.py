@@ -6,6 +6,8 @@ import numpy as np
 import psutil
 import pytest
 import soundfile
+import torch
+import torchaudio
 
 from merhan import Predictor, StreamingRecogniser
 from merhan.errors import InputError
@@ -108,6 +110,18 @@ def test_integers_and_floats_are_the_same_sound(predictor, corpora):
         )
 
 
+@pytest.mark.parametrize("rate", [8000, 44_100, 48_000])
+def test_another_rate_is_answered_as_offline(predictor, corpora, tmp_path, rate):
+    sound = torchaudio.functional.resample(torch.from_numpy(real_sound(corpora, 3)), 16_000, rate).numpy()
+    soundfile.write(tmp_path / "call.wav", sound, rate, subtype="FLOAT")
+    offline = timeline(predictor, tmp_path / "call.wav").utterances
+    online = answers(StreamingRecogniser(predictor, None, sampling_rate=rate), sound, rate // 50)
+    np.testing.assert_array_equal([answer[:2] for answer in online], offline[["start", "end"]])
+    scores = [list(answer.scores.values()) for answer in online]
+    np.testing.assert_allclose(scores, offline.filter(like="score_"), atol=1e-3)
+    assert len(online) >= 3 and [answer.prediction for answer in online] == offline["prediction"].tolist()
+
+
 @pytest.mark.parametrize(
     "samples", [np.zeros((2, 320), np.float32), np.zeros(320, np.int32), np.full(320, np.nan), ["a"], np.float32(0)]
 )
@@ -120,6 +134,9 @@ def test_options_are_checked(predictor):
     for every in (0, -1.0, float("nan")):
         with pytest.raises(InputError, match="is no time between two answers"):
             StreamingRecogniser(predictor, every)
+    for rate in (0, 999, 768_001, 44_100.5, float("nan"), "16000", None):
+        with pytest.raises(InputError, match=f"sampling_rate: {rate} is not read; give a whole number of Hz"):
+            StreamingRecogniser(predictor, sampling_rate=rate)
 
 
 def test_what_is_held_does_not_grow(predictor, corpora):

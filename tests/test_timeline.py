@@ -19,10 +19,11 @@ from merhan.prediction import recordings
 from merhan.prediction import timeline as module
 from merhan.prediction.curve import smoothed_curve
 from merhan.prediction.predict import Predictor
-from merhan.prediction.recordings import open_tracks, sound_blocks
+from merhan.prediction.recordings import Resampler, open_tracks, sound_blocks
 from merhan.prediction.speakers import Turn, by_speaker, read_turns
 from merhan.prediction.speech import speech_regions
 from merhan.prediction.timeline import timeline
+from processing_merhan import resample
 
 
 SCORES = [f"score_{label}" for label in LABELS]
@@ -229,14 +230,36 @@ def test_what_cannot_be_read_is_refused(predictor, tmp_path):
             timeline(predictor, tmp_path / name)
 
 
-@pytest.mark.parametrize("rate", [8000, 16_000, 24_414, 44_100])
+RATES = [8000, 11_025, 15_999, 16_000, 22_050, 24_414, 44_100, 48_000, 96_000]
+
+
+@pytest.mark.parametrize("rate", RATES)
 def test_sound_is_read_in_blocks(tmp_path, rate):
     samples = 0.5 * np.sin(2 * np.pi * 200 * np.arange(70 * rate) / rate)
-    soundfile.write(tmp_path / "long.wav", np.stack([samples, samples], axis=1), rate)
+    soundfile.write(tmp_path / "long.wav", np.stack([samples, samples], axis=1), rate, subtype="FLOAT")
     blocks = list(sound_blocks(tmp_path / "long.wav"))
-    assert [len(block) / 16_000 for block in blocks] == [32, 32, 6]
-    expected = 0.5 * np.sin(2 * np.pi * 200 * np.arange(70 * 16_000) / 16_000)
-    np.testing.assert_allclose(np.concatenate(blocks)[1000:500_000], expected[1000:500_000], atol=0.01)
+    assert [round(len(block) / 16_000, 2) for block in blocks] == [32, 32, 6, 0]
+    np.testing.assert_allclose(np.concatenate(blocks), resample(samples.astype(np.float32), rate), atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_sound_is_resampled_as_it_comes(rate):
+    """In any pieces, empty ones too: what `resample` makes of the whole, with little in memory."""
+    generator = np.random.default_rng(rate)
+    sound = generator.standard_normal(rate + 1234).astype(np.float32)
+    borders = np.sort(generator.integers(0, len(sound), 30))
+    resampler, made, held = Resampler(rate), [], 0
+    for piece in np.split(sound, [0, *borders, borders[-1]]):
+        made.append(resampler.add(piece))
+        held = max(held, len(resampler.sound) - len(piece))
+    made.append(resampler.finish())
+    np.testing.assert_allclose(np.concatenate(made), resample(sound, rate), atol=2e-6)
+    assert held <= resampler.source + 3 * resampler.reach
+    assert len(Resampler(rate).finish()) == 0
+    if rate != 16_000:
+        short = Resampler(rate)
+        made = [short.add(sound[:3]), short.finish()]
+        np.testing.assert_allclose(np.concatenate(made), resample(sound[:3], rate), atol=2e-6)
 
 
 def test_the_command_writes_files_that_agree(trained_like, processor, recording, tmp_path, capsys, monkeypatch):

@@ -1,6 +1,7 @@
 """Long recordings, read in blocks, so that memory does not grow with their length."""
 
 import itertools
+import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,10 +12,10 @@ import numpy as np
 import soundfile
 
 from merhan.errors import InputError
-from processing_merhan import AudioError, decode_audio, resample
+from processing_merhan import SAMPLING_RATE, AudioError, decode_audio, resample
 
 
-_BLOCK_SECONDS = 32  # of sound in memory at a time; at any rate a whole number of samples at 16 kHz
+_BLOCK_SECONDS = 32  # of sound in memory at a time
 _PIECE_SECONDS = 256  # the same for formats that only FFmpeg reads, whose decoder starts anew for every piece
 _OVERLAP = 0.2  # seconds; more than the tolerance of `decode_audio` at the end of a recording
 
@@ -48,8 +49,54 @@ def open_tracks(path: Path, by_channel: bool) -> Iterator[list[Track]]:
 
 def sound_blocks(path: Path) -> Iterator[np.ndarray]:
     """A file that soundfile reads at 16 kHz, in mono, a block at a time `(samples,)`."""
-    for block, rate in _blocks(path):
-        yield resample(block.mean(axis=0, dtype=np.float32), rate)
+    resampler = Resampler(soundfile.info(str(path)).samplerate)
+    for block, _ in _blocks(path):
+        yield resampler.add(block.mean(axis=0, dtype=np.float32))
+    yield resampler.finish()
+
+
+class Resampler:
+    """Sound of any rate, as it comes, to 16 kHz: what [`resample`] makes of the whole, in memory that does not grow.
+
+    A sample is made as soon as all sound is there that its filter reads: seven samples after it at the lower of the two
+    rates.
+
+    Args:
+        rate: in Hz.
+    """
+
+    def __init__(self, rate: int):
+        self.rate = rate
+        divisor = math.gcd(rate, SAMPLING_RATE)
+        self.source, self.target = rate // divisor, SAMPLING_RATE // divisor
+        self.reach = 7 * max(math.ceil(self.source / self.target), 1)  # of the filter to each side, in samples
+        self.sound = np.zeros(0, np.float32)  # what later samples are made of
+        self.start = 0  # number of its first sample, a multiple of `source`, where samples of both rates coincide
+        self.made = 0  # samples at 16 kHz
+
+    def add(self, samples: np.ndarray) -> np.ndarray:
+        """Read on `(samples,)` float32; returns the samples at 16 kHz that are ready."""
+        if self.source == self.target:
+            return samples
+        self.sound = np.concatenate([self.sound, samples])
+        length = self.start + len(self.sound) - self.reach
+        return self._made_up_to(max(length * self.target // self.source, self.made))
+
+    def finish(self) -> np.ndarray:
+        """The last samples, before the end of the sound."""
+        length = self.start + len(self.sound)
+        return self._made_up_to(-(-length * self.target // self.source))
+
+    def _made_up_to(self, end: int) -> np.ndarray:
+        if end <= self.made:
+            return np.zeros(0, np.float32)
+        first = self.start // self.source * self.target
+        made = resample(self.sound, self.rate)[self.made - first : end - first]
+        self.made = end
+        needed = end * self.source // self.target - self.reach
+        start = max(needed // self.source * self.source, self.start)
+        self.sound, self.start = self.sound[start - self.start :].copy(), start
+        return made
 
 
 def _is_readable(path: Path) -> bool:

@@ -9,6 +9,7 @@ import pandas as pd
 from merhan.errors import InputError
 from merhan.logs import get_logger
 from merhan.prediction.predict import Predictor
+from merhan.prediction.recordings import Resampler
 from merhan.prediction.speech import SpeechSegmenter, Stretch
 from merhan.prediction.timeline import LONGEST, records
 from merhan.prediction.transcription import Transcriber
@@ -16,6 +17,8 @@ from processing_merhan import SAMPLING_RATE
 
 
 logger = get_logger(__name__)
+
+_LOWEST_RATE, _HIGHEST_RATE = 1_000, 768_000  # Hz, as of recordings
 
 
 class Answer(NamedTuple):
@@ -35,7 +38,7 @@ class StreamingRecogniser:
     """A recogniser that takes sound as it comes, in memory that does not grow.
 
         stream = StreamingRecogniser(Predictor(*load_checkpoint("outputs/quickstart")))
-        for chunk in microphone:          # (samples,) at 16 kHz
+        for chunk in microphone:          # (samples,) at 16 kHz, or at `sampling_rate`
             for answer in stream.add(chunk):
                 print(answer.is_final, answer.prediction)
         answers = stream.finish()
@@ -47,18 +50,31 @@ class StreamingRecogniser:
     Args:
         every: seconds of sound between two answers on the way; None = final answers alone.
         transcriber: finds the words of an utterance at its end.
+        sampling_rate: of the sound, in Hz; another than 16 kHz is converted as it comes.
 
     Raises:
-        InputError: the model reads no sound, or `every` is no time.
+        InputError: the model reads no sound, or `every` or `sampling_rate` cannot be used.
         ImportError: silero-vad is not installed.
     """
 
-    def __init__(self, predictor: Predictor, every: float | None = 1.0, transcriber: Transcriber | None = None):
+    def __init__(
+        self,
+        predictor: Predictor,
+        every: float | None = 1.0,
+        transcriber: Transcriber | None = None,
+        sampling_rate: int = SAMPLING_RATE,
+    ):
         if "audio" not in predictor.processor.modalities:
             raise InputError("StreamingRecogniser: this model reads no sound; choose one that does.")
         if every is not None and not every > 0:
             raise InputError(f"every: {every} is no time between two answers; give seconds, or None.")
+        if not (isinstance(sampling_rate, int | np.integer) and _LOWEST_RATE <= sampling_rate <= _HIGHEST_RATE):
+            raise InputError(
+                f"sampling_rate: {sampling_rate} is not read; give a whole number of Hz, {_LOWEST_RATE} to "
+                f"{_HIGHEST_RATE}."
+            )
         self.predictor, self.transcriber = predictor, transcriber
+        self.resampler = Resampler(int(sampling_rate))
         self.segmenter = SpeechSegmenter(predictor.processor.max_seconds or LONGEST)
         self.every = None if every is None else max(round(every * SAMPLING_RATE), 1)
         self.next_answer = self.every or 0  # sample at which the next answer on the way is due
@@ -71,7 +87,7 @@ class StreamingRecogniser:
         """Read on.
 
         Args:
-            samples: `(samples,)` at 16 kHz of any length, floats in [-1, 1] or int16.
+            samples: `(samples,)` of any length, floats in [-1, 1] or int16.
             words: `(time, word)` of a recogniser of your own, the time in seconds from the start of the stream, within
                 the word. A word counts if it comes before its utterance ends; others are left out with a warning.
 
@@ -81,7 +97,10 @@ class StreamingRecogniser:
         Raises:
             InputError: samples of another kind.
         """
-        samples = _as_floats(samples)
+        return self._read(self.resampler.add(_as_floats(samples)), words)
+
+    def _read(self, samples: np.ndarray, words: Sequence[tuple[float, str]] = ()) -> list[Answer]:
+        """Read on samples at 16 kHz."""
         self._remember(words)
         self.sound = np.concatenate([self.sound, samples])
         answers = [self._answer(stretch, True) for stretch in self.segmenter.add(samples)]
@@ -91,7 +110,8 @@ class StreamingRecogniser:
 
     def finish(self) -> list[Answer]:
         """The answer of the utterance that the end of the sound ends. Afterwards the stream is used up."""
-        answers = [self._answer(stretch, True) for stretch in self.segmenter.finish()]
+        answers = self._read(self.resampler.finish())
+        answers += [self._answer(stretch, True) for stretch in self.segmenter.finish()]
         _warn_of([word for _, word in self.words], "lie where no utterance is")
         return answers
 
@@ -144,7 +164,7 @@ def _as_floats(samples: np.ndarray) -> np.ndarray:
     if samples.ndim != 1 or samples.dtype not in (np.int16, np.float32, np.float64):
         raise InputError(
             f"StreamingRecogniser: a chunk of {samples.dtype} and shape {samples.shape} is not read; give (samples,) "
-            f"at 16 kHz as float32 in [-1, 1] or int16."
+            f"of one channel as float32 in [-1, 1] or int16."
         )
     if samples.dtype == np.int16:
         return samples.astype(np.float32) / 2**15
