@@ -582,7 +582,7 @@ def _serve_requests():
             with open(request["path"], "rb") if request["path"] else io.BytesIO(content) as file:
                 answer, channels = _decode_track(file, request)
         except Exception as error:
-            reason = str(error) or type(error).__name__
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             answer, channels = {"problem": f"cannot be decoded ({reason}); copy it again, or leave it out"}, []
         faulthandler.cancel_dump_traceback_later()
         answer["channels"], answer["length"] = len(channels), len(channels[0]) // 4 if channels else 0

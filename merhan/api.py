@@ -38,7 +38,7 @@ from merhan.prediction.timeline import Timeline
 from merhan.prediction.timeline import timeline as make_timeline
 from merhan.prediction.timeline_files import require_suffix as require_timeline_suffix
 from merhan.prediction.timeline_files import write_timeline
-from merhan.prediction.transcription import Recogniser, Transcriber
+from merhan.prediction.transcription import Recogniser, Transcriber, optional_transcriber
 from merhan.recipe.loading import load_recipe
 from merhan.recipe.schema import Recipe
 from merhan.reporting.markdown_tables import scores_table
@@ -208,7 +208,7 @@ def predict(
         label, summing to 1, `given`, `seconds`, `seconds_used`, `transcript`, `abstained`, and `error` where it cannot
         be read.
     """
-    predictor = _predictor(checkpoint, batch_size, min_score, workers, _transcriber(transcribe, language))
+    predictor = _predictor(checkpoint, batch_size, min_score, workers, optional_transcriber(transcribe, language))
     if out is None:
         return predictor.table(rows, columns)
     predictor.file(rows, Path(out), columns, overwrite)
@@ -250,15 +250,12 @@ def timeline(
     paths = [Path(path) for path in ([out] if isinstance(out, str | Path) else out)]
     for path in paths:
         require_timeline_suffix(path)
+    transcriber = optional_transcriber(transcribe, language)
     predictor = _predictor(checkpoint, batch_size, min_score)
-    result = make_timeline(predictor, recording, speakers, channels, _transcriber(transcribe, language))
+    result = make_timeline(predictor, recording, speakers, channels, transcriber)
     for path in paths:
         write_timeline(result, path)
     return result
-
-
-def _transcriber(transcribe: Recogniser | None, language: str | None) -> Transcriber | None:
-    return None if transcribe is None else Transcriber(transcribe, language)
 
 
 def _predictor(

@@ -117,7 +117,7 @@ def test_each_failure_names_the_file_and_the_fault(tmp_path, tone):
             (tmp_path / name).write_bytes(content)
         with pytest.raises(AudioError, match=fault) as caught:
             load_audio(tmp_path / name)
-        assert name in str(caught.value)
+        assert str(caught.value).count(name) == 1 and "Errno" not in str(caught.value)
 
     refuses("gone.wav", "no such file")
     refuses("empty.wav", "empty file", b"")

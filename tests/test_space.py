@@ -21,7 +21,9 @@ import torch
 from browser import CHROMIUM, Page, chromium
 from conftest import LABELS
 from documents import PROJECT
+from tiny_whisper import tiny_whisper
 
+from merhan.cli.main import main
 from merhan.hub.space import write_space
 from merhan.models.building import build_model
 from merhan.prediction.transcription import Transcriber
@@ -138,8 +140,7 @@ def test_the_page_in_a_browser(address, tone, tmp_path, width, dark):
         picture(page, f"utterance-{name}")
         assert page.run(WIDTH) <= 0, "the page is wider than the window"
 
-        page.run(button("A telephone call (voice)"))
-        page.wait("document.querySelector('textarea').value === ''")
+        take_example(page, "A telephone call (voice)", "0:21")
         page.run(button("Recognise"))
         page.wait(f"{TEXT}.includes('timeline is below')")
         page.frame("Timeline of a-call.mp3")
@@ -163,15 +164,13 @@ def test_a_screen_reader_is_told_of_everything(address, tmp_path):
             "We won, we really won! (voice and words)",
         } <= names
         page.run("document.querySelector('#result [role=status]').is_first = true")
-        page.run(button("We won, we really won! (voice and words)"))
-        page.wait("document.querySelector('textarea').value.startsWith('We won')")
+        take_example(page, "We won, we really won! (voice and words)", "0:02")
         page.run(button("Recognise"))
         page.wait(f"{TEXT}.includes('without the')")
         assert page.run("document.querySelector('#result [role=status]').is_first"), "what changes was there before"
         assert any(role == "status" and states.get("live") == "polite" for role, _, states in page.controls())
         assert ("image", "Waveform of 1.8 s") in [control[:2] for control in page.controls()]
-        page.run(button("A telephone call (voice)"))
-        page.wait("document.querySelector('textarea').value === ''")
+        take_example(page, "A telephone call (voice)", "0:21")
         page.run(button("Recognise"))
         page.wait(f"{TEXT}.includes('timeline is below')")
         assert page.unnamed() == [] and page.unnamed(page.frame("Timeline of a-call.mp3")) == []
@@ -190,7 +189,7 @@ def test_the_page_by_keyboard_alone(address, tmp_path):
             reached.append(focused)
             if focused.startswith("We won"):
                 page.press("Enter", 13)
-                page.wait("document.querySelector('textarea').value.startsWith('We won')")
+                page.wait("document.body.innerText.includes('0:02')")
                 page.run("document.querySelector('textarea').focus()")
                 page.press("Enter", 13)
                 break
@@ -234,8 +233,7 @@ def test_what_is_published_runs_on_its_own(model, tmp_path):
     with served(tmp_path, code, "app.py") as address, chromium(tmp_path) as page:
         page.open(address, 1280, 900, False)
         page.wait(READY)
-        page.run(button("A telephone call (voice)"))
-        page.wait("!!document.querySelector('button[aria-label=Play]')")
+        take_example(page, "A telephone call (voice)", "0:21")
         page.run(button("Recognise"))
         page.wait(f"{TEXT}.includes('timeline is below')")
         require_quiet(page, address)
@@ -249,6 +247,12 @@ def find(name: str) -> str:
 def button(name: str) -> str:
     """JavaScript that presses a button."""
     return f"{find(name)}.click()"
+
+
+def take_example(page: Page, name: str, clock: str):
+    """Press an example's button, and wait until its recording is there, which lasts so long."""
+    page.run(button(name))
+    page.wait(f"document.body.innerText.includes({clock!r})")
 
 
 def upload(page: Page, path: Path):
@@ -314,6 +318,18 @@ def test_a_long_recording_is_answered_by_its_timeline(app, recogniser):
     assert "&amp;lt;so&amp;gt;" in page, "the words that the recogniser heard"
     sound = app["read"](recogniser, str(CALL))
     assert app["is_long"](recogniser, sound) and not app["is_long"](recogniser, sound[:48_000])
+
+
+def test_the_command_passes_port_and_recogniser(monkeypatch, tmp_path, capsys):
+    calls = []
+    monkeypatch.setattr("merhan.hub.space.run_space", lambda *options: calls.append(options))
+    main(["space", "me/model", "--port", "7999", "--transcribe", str(tiny_whisper(tmp_path)), "--language", "en"])
+    main(["space", "me/model"])
+    (first, second) = calls
+    assert first[:2] == ("me/model", 7999) and first[2].language == "english" and second == ("me/model", None, None)
+    with pytest.raises(SystemExit):
+        main(["space", "me/model", "--language", "en"])
+    assert "language: is that of the words that a recogniser hears; name one" in capsys.readouterr().err
 
 
 def test_what_cannot_be_read_is_a_sentence(app, recogniser, tone, monkeypatch, tmp_path):

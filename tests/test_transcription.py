@@ -7,6 +7,7 @@ import pytest
 import soundfile
 from tiny_whisper import tiny_whisper
 
+import merhan
 from merhan.errors import InputError
 from merhan.prediction import timeline as timeline_module
 from merhan.prediction import transcription
@@ -166,3 +167,9 @@ def test_real_words_are_largely_right(corpora):
             total += len(sentence.split())
             assert all(a.end <= b.start + 1e-6 for a, b in zip(transcript.words, transcript.words[1:], strict=False))
     assert right >= 0.9 * total, f"{right} of {total} words"
+
+
+def test_a_language_without_a_recogniser_is_refused(tmp_path):
+    for call in (merhan.predict, merhan.timeline):
+        with pytest.raises(InputError, match="language: is that of the words that a recogniser hears"):
+            call("me/model", tmp_path / "call.wav", language="en")

@@ -29,9 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser):
 def run(arguments: argparse.Namespace):
     """Run the command."""
     from merhan.hub.space import run_space
-    from merhan.prediction.transcription import Transcriber
+    from merhan.prediction.transcription import optional_transcriber
 
-    transcriber = None
-    if arguments.transcribe:
-        transcriber = Transcriber(arguments.transcribe, arguments.language)
+    transcriber = optional_transcriber(arguments.transcribe, arguments.language)
     run_space(arguments.checkpoint, arguments.port, transcriber)

@@ -107,6 +107,19 @@ class Transcriber:
             logger.warning(f"{self.counts[reason]} of {total} transcripts are {reason}, and not used")
 
 
+def optional_transcriber(recogniser: Recogniser | None, language: str | None) -> Transcriber | None:
+    """The transcriber of a call's options; None if they name none.
+
+    Raises:
+        InputError: as [`Transcriber`], or there is a language and no recogniser.
+    """
+    if recogniser is not None:
+        return Transcriber(recogniser, language)
+    if language is not None:
+        raise InputError("language: is that of the words that a recogniser hears; name one with `transcribe`.")
+    return None
+
+
 def _is_readable(processor: MerhanProcessor, text: str) -> bool:
     try:
         processor.encode_text(text)
