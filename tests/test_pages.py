@@ -295,7 +295,7 @@ def test_a_screen_reader_is_told_what_the_timeline_shows(timeline, tmp_path):
         names = {control[:2] for control in page.controls()}
         assert {("button", "Zoom in"), ("button", "Zoom out"), ("button", "Play from 0:01")} <= names
         assert {("Audio", "The recording"), ("table", "Utterances"), ("slider", "Position in the recording")} <= names
-        text = "Ann: joy has the highest score for 0:01. Bob: uncertain for 0:02."
+        text = "In the curve of Ann: joy is highest for 0:01. In the curve of Bob: uncertain for 0:02."
         assert page.run("document.getElementById(slider.getAttribute('aria-describedby')).textContent") == text
         page.run("document.querySelector('#in').focus()")
         page.press("ArrowDown", 40)

@@ -156,6 +156,7 @@ def test_a_space_is_pushed_beside_its_model(run, tmp_path):
     assert b"<this model>" not in files["app.py"] + files["README.md"]
     metadata = RepoCard(files["README.md"].decode(), ignore_metadata_errors=False).data
     assert metadata.sdk == "gradio" and metadata.models == ["me/merhan-demo"] and metadata.app_file == "app.py"
+    assert metadata.python_version in ("3.11", "3.12", "3.13"), "a Space has 3.10 where nothing is said"
 
 
 def test_the_model_folder_contains_only_allowed_files_and_no_local_path(run, tmp_path):

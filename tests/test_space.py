@@ -211,6 +211,7 @@ def test_a_recording_by_the_microphone(address, tmp_path):
         page.run(button("Record"))
         page.wait(f"!!{find('Stop')}")
         time.sleep(1.5)  # of sound
+        assert page.unnamed() == []
         page.run(button("Stop"))
         page.wait("performance.getEntriesByType('resource').some(x => x.name.includes('/gradio_api/file='))")
         page.run(button("Recognise"))

@@ -120,12 +120,12 @@ def _curve_text(timeline: Timeline) -> str:
     sentences = []
     for speaker, curve in timeline.curve.groupby("speaker", dropna=False, sort=True):
         counts = curve["prediction"].value_counts()
-        parts = [f"{label} has the highest score for {_clock(count)}" for label, count in counts.items()]
+        parts = [f"{label} is highest for {_clock(count)}" for label, count in counts.items()]
         num_uncertain = int(curve["abstained"].eq(True).sum())
         if num_uncertain:
             parts.append(f"uncertain for {_clock(num_uncertain)}")
-        name = "" if pd.isna(speaker) else f"{speaker}: "
-        sentences.append(f"{name}{', '.join(parts) or 'no speech'}.")
+        name = "" if pd.isna(speaker) else f" of {speaker}"
+        sentences.append(f"In the curve{name}: {', '.join(parts)}.")
     return " ".join(sentences)
 
 
