@@ -3,10 +3,10 @@
 python benchmarks/faults.py --instants 40
 
 Bad inputs are generated from the schema of recipes and the parsers of commands. Every file of an interrupted run is
-truncated, emptied and has one bit flipped, then the run is resumed. Training, evaluation and publishing are ended by
-SIGKILL at random instants, and training by SIGTERM, then done again: a resumed run must have the weights of one that
-was never interrupted, an evaluation its metrics, a repository its files. Runs are started twice at once, fail in two
-processes, and are published while the Hub fails. The table is written anew after each row.
+truncated, emptied and has one bit flipped, then the run is resumed. Training, evaluation, export and publishing are
+ended by SIGKILL at random instants, and training by SIGTERM, then done again: a resumed run must have the weights of
+one that was never interrupted, an evaluation its metrics, an export and a repository their files. Runs are started
+twice at once, fail in two processes, and are published while the Hub fails. The table is written anew after each row.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from kills import (
     ended_trainings,
     hub_fault_answers,
     killed_evaluations,
+    killed_exports,
     killed_publications,
     rank_answers,
     two_at_once,
@@ -90,13 +91,14 @@ def answers_by_fault(folder: Path, instants: int) -> Iterator[tuple[str, Counter
         begun = (recipe.parent / "outputs" / "small" / "recipe.yaml").is_file()
         return answer(lambda: train(recipe.parent, data, resume=begun), whole)
 
-    kills = {"training": instants - 2 * (instants // 4), "evaluation": instants // 4, "publishing": instants // 4}
+    part = instants // 5
     killed = "SIGKILL at a random instant of"
-    count = ended_trainings(start, resumed, signal.SIGKILL, kills["training"])
-    yield f"{killed} a training (two stages, export), then --resume", count
-    yield f"{killed} an evaluation, then again", killed_evaluations(run, folder / "killed", kills["evaluation"])
-    yield f"{killed} publishing, then again", killed_publications(run, kills["publishing"])
-    count = ended_trainings(start, resumed, signal.SIGTERM, instants // 4)
+    count = ended_trainings(start, resumed, signal.SIGKILL, instants - 3 * part)
+    yield f"{killed} a training (two stages, model folder), then --resume", count
+    yield f"{killed} an evaluation, then again", killed_evaluations(run, folder / "killed", part)
+    yield f"{killed} an export to ONNX, then again", killed_exports(run, folder / "killed", part)
+    yield f"{killed} publishing, then again", killed_publications(run, part)
+    count = ended_trainings(start, resumed, signal.SIGTERM, part)
     yield "SIGTERM at a random instant of a training, then --resume", count
     yield "two at once: the second", two_at_once(start, lambda other: same(whole, weights(other)))
     yield "an error in two processes", rank_answers(start("ranks"), RANK_CHANGES)

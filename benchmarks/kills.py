@@ -117,6 +117,32 @@ def _metrics(folder: Path) -> dict:
     return {key: value for key, value in metrics.items() if key != "date"}
 
 
+def killed_exports(run: Path, folder: Path, instants: int) -> Counter:
+    """Kill exports; the folder must be absent or complete, and a second export must write what a whole one does."""
+
+    def exporting(name: str) -> Program:
+        return Program("-m", "merhan", "export", run, "--out", folder / name)
+
+    duration, chance = exporting("whole").seconds(), random.Random(3)
+    whole = _contents(folder / "whole")
+    answers: Counter = Counter()
+    for instant in range(instants):
+        name = f"exported{instant}"
+        exporting(name).send(signal.SIGKILL, duration * chance.random())
+        before = _contents(folder / name)
+        answer = SAME
+        if not before:
+            answer = exporting(name).end()
+        if answer == SAME and not (before in ({}, whole) and _contents(folder / name) == whole):
+            answer = SILENT
+        answers[answer] += 1
+    return answers
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*")}
+
+
 def killed_publications(run: Path, instants: int) -> Counter:
     """Kill publications; the repository must be absent, empty or complete, and a second one must complete it."""
     with running_hub() as hub:
