@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from transformers.utils import cached_file
 from transformers.utils.hub import extract_commit_hash
@@ -66,16 +66,18 @@ def data_set_commit(name: str) -> str | None:
     what is on this machine, and without a revision where the Hub cannot be reached.
 
     Raises:
-        OSError, HTTP_ERROR: the Hub cannot be reached, or has no such revision.
+        OSError, HTTP_ERROR: the Hub has no such revision, or cannot be reached and the revision is not in its cache.
     """
     repository, revision = split_revision(name)
     if Path(name).exists():
         return None
+    if revision is not None:
+        # Unlike `dataset_info`, this notes the commit in the cache, where it is found again without the Hub.
+        folder = snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns="README.md")
+        return Path(folder).name
     try:
-        return HfApi().dataset_info(repository, revision=revision).sha
+        return HfApi().dataset_info(repository).sha
     except (OSError, HTTP_ERROR):
-        if revision is not None:
-            raise
         return None  # `datasets` reads its cache, or says what is wrong
 
 

@@ -190,10 +190,48 @@ def test_the_commit_of_a_data_set_is_recorded(hub, demo, tmp_path):
 
 
 def test_a_revision_of_a_data_set_is_never_another_one(hub, monkeypatch):
-    """Without the Hub, `datasets` would read whichever revision is in its cache."""
+    """Where the Hub lacks it, `datasets` would read whichever revision is in its cache."""
     monkeypatch.setattr(datasets, "load_dataset_builder", None)
     hub.commits["me/data"] = []
     hub.commit("me/data", {"README.md": b"first"})
     for source in ("me/data@none", "me/none@v1"):
         with pytest.raises(InputError, match=f"data.source: '{source}' cannot be loaded"):
             load_splits(source)
+
+
+@pytest.mark.parametrize("files", [("data/train-00000-of-00001.parquet",), ("train.parquet", "README.md")])
+def test_a_revision_of_a_data_set_is_read_from_the_cache_without_the_hub(hub, monkeypatch, tmp_path, files):
+    monkeypatch.setattr("datasets.config.HF_ENDPOINT", hub.endpoint)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    hub.commits["me/MySet"] = []
+    for words in ("first", "second"):
+        datasets.Dataset.from_dict({"text": [words]}).to_parquet(tmp_path / "rows.parquet")
+        content = (tmp_path / "rows.parquet").read_bytes()
+        hub.commit("me/MySet", dict(zip(files, (content, b"words"), strict=False)))
+    hub.tags |= {"v1": 0, "v2": 1}
+    first = f"me/MySet@{hub.commits['me/MySet'][0][0]}"
+    for source in ("me/MySet@v1", "me/MySet@v2", first):
+        load_splits(source)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    data_set_commit.cache_clear()
+    requests = len(hub.log)
+    texts = [load_splits(source)["train"]["text"][0] for source in ("me/MySet@v1", "me/MySet@v2", first)]
+    assert texts == ["first", "second", "first"]
+    assert f"me/MySet@{data_set_commit('me/MySet@v1')}" == first, "recorded"
+    for source in ("me/MySet@v3", "me/MySet@" + "0" * 40):
+        with pytest.raises(InputError, match=f"data.source: '{source}' cannot be loaded"):
+            load_splits(source)
+    assert len(hub.log) == requests
+
+
+def test_a_local_data_set_is_read_without_a_request(monkeypatch, tmp_path):
+    """`datasets` counts every load, also that of a file, by a request to a server of its own."""
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+    counted = []
+    monkeypatch.setattr("datasets.load.get_session", lambda: counted.append("a load"))
+    datasets.Dataset.from_dict({"text": ["words"]}).to_parquet(tmp_path / "rows.parquet")
+    for source in (tmp_path / "rows.parquet", tmp_path):
+        assert load_splits(str(source))["train"]["text"][0] == "words"
+    assert not counted

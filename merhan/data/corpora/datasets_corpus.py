@@ -1,12 +1,14 @@
 """Any data set of the `datasets` library, from the Hub or from disk, with a mapping of its columns."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import pandas as pd
+from datasets.packaged_modules.cache.cache import Cache
 from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
 
 from merhan.data.corpora.base import Corpus
@@ -73,6 +75,18 @@ def read(
     return Corpus(labelled, skipped, [*remarks_on(table, columns), *hidden_splits(rows, labelled)])
 
 
+@contextmanager
+def _uncounted() -> Iterator[None]:
+    """Within it, `datasets` does not report each load, even of local files, to a server that counts them."""
+    counts = datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
+    try:
+        yield
+    finally:
+        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = counts
+
+
+@_uncounted()
 def load_splits(source: str, config: str | None = None, streaming: bool = False) -> Any:
     """The splits of a data set, see [`read`]: a `DatasetDict`, or an `IterableDatasetDict`.
 
@@ -102,11 +116,23 @@ def load_splits(source: str, config: str | None = None, streaming: bool = False)
 def _build(source: str, config: str | None) -> datasets.DatasetDict:
     name, revision = split_revision(source).name, data_set_commit(source)
     builder = datasets.load_dataset_builder(name, config, revision=revision)
+    if isinstance(builder, Cache) and revision is not None:
+        return _cached_builder(name, revision, config).as_dataset()
     if not isinstance(builder, FolderBasedBuilder):
         return datasets.load_dataset(name, config, revision=revision)
     builder.BASE_FEATURE = _AudioPath
     builder.download_and_prepare()
     return builder.as_dataset()
+
+
+def _cached_builder(name: str, commit: str, config: str | None) -> datasets.DatasetBuilder:
+    """A commit in the cache of `datasets`, which itself would take the newest there is when the Hub is out of reach."""
+    folders = list(Path(datasets.config.HF_DATASETS_CACHE).glob(f"*/{config or '*'}/*/{commit}"))
+    if len(folders) != 1:
+        raise FileNotFoundError(f"the Hub does not give it, and the cache holds {len(folders)} configurations of it")
+    _, configuration, version, _ = folders[0].parts[-4:]
+    place = {"config_name": configuration, "version": version, "hash": commit}
+    return Cache(repo_id=name, dataset_name=name.split("/")[-1], **place)
 
 
 def _require_labels(splits: Mapping[str, Any], columns: Mapping[str, str | None], source: str):
