@@ -253,6 +253,16 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.server.ended.wait()
 
+    def trickle(self):
+        """Promise much, and send a byte now and then."""
+        self.close_connection = True
+        self.answer(b"", headers={"Content-Length": "1000000"})
+        while not self.server.ended.wait(0.02):
+            try:
+                self.wfile.write(b" ")
+            except OSError:  # the client has gone
+                return
+
     def answer_text(self):
         """A page in place of JSON, as a proxy sends it."""
         self.answer(b"<html>maintenance</html>")

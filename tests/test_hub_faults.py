@@ -51,11 +51,22 @@ def test_every_request_may_fail_in_every_way(run, hub):
     ways = [401, 403, 404, 429, 500, 503, "drop", "answer_text"]
     cases = [(request, ways[number % len(ways)]) for number, request in enumerate(REQUESTS)]
     stalls = [("GET /api/models/me/demo$", "stall"), ("POST .*/commit/", "stall")]
+    stalls += [("POST .*/commit/", "trickle"), ("GET .*/resolve/.*/model.safetensors", "trickle")]
     check_faults(run, hub, [*cases, *stalls, ("GET .*/resolve/.*/config.json", "drop")])
 
 
 STATUSES = (400, 401, 402, 403, 404, 408, 409, 410, 413, 422, 429, 451, 500, 501, 502, 503, 504, 507, 520)
-ANSWERS = ("drop", "drop_midway", "stall", "not_http", "answer_text", "answer_list", "answer_null", "answer_nothing")
+ANSWERS = (
+    "drop",
+    "drop_midway",
+    "stall",
+    "trickle",
+    "not_http",
+    "answer_text",
+    "answer_list",
+    "answer_null",
+    "answer_nothing",
+)
 WAYS = (*STATUSES, *ANSWERS, "redirect_to_itself", "redirect_to_nowhere", "conflict")
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from json import JSONDecodeError
 from typing import Any, TypeVar
 
@@ -14,11 +15,14 @@ from merhan.hub_ids import HTTP_ERROR
 
 
 SECONDS_PER_ANSWER = 60.0  # for one request; huggingface_hub itself would wait for ever
+LEAST_RATE = 10_000  # bytes per second, beyond those seconds, of an answer that is long
 LONGEST_PAUSE = 60  # seconds; a server that asks for a longer one is not waited for
 PAUSE = 5.0  # seconds before a call is repeated
 
 _NO_RIGHTS = (401, 403)
 _MAY_PASS = (408, 409, 429, 500, 502, 503, 504)
+
+_HTTP: Any = import_module(HTTP_ERROR.__module__.partition(".")[0])
 
 Result = TypeVar("Result")
 
@@ -38,7 +42,7 @@ def _bounded(client: Any) -> Any:
     hooks = client.event_hooks
     client.event_hooks = {
         "request": [*hooks["request"], _bound_timeouts],
-        "response": [*hooks["response"], _refuse_to_wait],
+        "response": [*hooks["response"], _bound_body, _refuse_to_wait],
     }
     return client
 
@@ -48,6 +52,30 @@ def _bound_timeouts(request: Any):
     timeouts = request.extensions["timeout"]
     bounded = {phase: min(seconds or SECONDS_PER_ANSWER, SECONDS_PER_ANSWER) for phase, seconds in timeouts.items()}
     request.extensions = {**request.extensions, "timeout": bounded}
+
+
+class _BoundedBody(_HTTP.SyncByteStream):
+    """The body of an answer, which ends with an error if it comes too slowly, however short the pauses within it are."""
+
+    def __init__(self, body: Any):
+        self.body = body
+        self.begun = time.monotonic()
+
+    def __iter__(self) -> Iterator[bytes]:
+        received = 0
+        for chunk in self.body:
+            yield chunk
+            received += len(chunk)
+            seconds = time.monotonic() - self.begun
+            if seconds > SECONDS_PER_ANSWER + received / LEAST_RATE:
+                raise ConnectionAbortedError(f"{received} bytes of an answer came in {seconds:.0f} s")
+
+    def close(self):
+        self.body.close()
+
+
+def _bound_body(response: Any):
+    response.stream = _BoundedBody(response.stream)
 
 
 def _refuse_to_wait(response: Any):
