@@ -55,7 +55,7 @@ def _bound_timeouts(request: Any):
 
 
 class _BoundedBody(_HTTP.SyncByteStream):
-    """The body of an answer, which ends with an error if it comes too slowly, however short the pauses within it are."""
+    """The body of an answer, an error if it comes too slowly, however short the pauses within it are."""
 
     def __init__(self, body: Any):
         self.body = body
