@@ -51,7 +51,8 @@ class Program:
     def seconds(self) -> float:
         """Wait for its success, and return how long it took."""
         begun = time.monotonic()
-        assert self.end() == SAME, "the program fails without being ended"
+        _, said = self.process.communicate(timeout=600)
+        assert self.process.returncode == 0, f"the program fails without being ended: {said.decode()}"
         return time.monotonic() - begun
 
     def send(self, number: signal.Signals, seconds: float):

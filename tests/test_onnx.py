@@ -16,6 +16,7 @@ from configuration_merhan import MerhanConfig
 from merhan.cli.main import main
 from merhan.content_hashes import damage
 from merhan.errors import InputError
+from merhan.files import PROJECT
 from merhan.models import export as exporting
 from merhan.models.tiny_backbones import tiny_text
 from modeling_merhan import FUSIONS, MerhanForSequenceClassification
@@ -114,6 +115,15 @@ def test_the_folder_is_complete_and_hashed(exported):
     assert len((graph / "run_onnx.py").read_text(encoding="utf-8").splitlines()) <= 60
     settings = json.loads((graph / "settings.json").read_text(encoding="utf-8"))
     assert settings["largest_difference"] < 1e-4 and settings["longest"]["samples"] == 48_000
+
+
+def test_no_file_of_the_exported_folder_names_a_path_of_this_machine(exported):
+    """The exporter of torch notes with each node which lines of which files made it."""
+    folder, graph = exported
+    places = [str(PROJECT), str(Path(torch.__file__).parent), str(Path.home()), str(folder)]
+    for file in graph.iterdir():
+        content = file.read_bytes()
+        assert not [place for place in places if place.encode() in content], file
 
 
 # A process in which neither exists, as on a machine without them.

@@ -120,6 +120,8 @@ class _Logits(torch.nn.Module):
 
 
 def _write_graph(model: MerhanForSequenceClassification, processor: MerhanProcessor, path: Path, name: str):
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
     batch = _batch(processor, _TRACED)
     any_size = torch.export.Dim.DYNAMIC
     try:
@@ -139,6 +141,7 @@ def _write_graph(model: MerhanForSequenceClassification, processor: MerhanProces
             f"{name}: a backbone of it ({kinds}) cannot be exported by this version of torch "
             f"({_brief(error.__cause__ or error)}); train with another one, or use the pipeline."
         ) from error
+    ClearMetadataAndDocStringPass()(program.model)  # the traces of each node name files of this machine
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
     program.save(path, external_data=weights > _EXTERNAL_BYTES)
 
