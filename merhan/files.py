@@ -20,6 +20,9 @@ from merhan.errors import InputError
 
 PROJECT = Path(__file__).resolve().parent.parent
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)  # of a disk, often one of a network
+# The name of what a process of a machine writes, or removes, beside the final name; machines may share a folder.
+_HOST = hashlib.blake2b(platform.node().encode(), digest_size=3).hexdigest()
+_UNFINISHED = re.compile(rf"\..*\.{_HOST}-(\d+)\.(part|removed)(\.\w+)?", re.DOTALL)
 RESOURCES = Path(__file__).resolve().parent / "resources"
 
 
@@ -51,12 +54,23 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{_HOST}-{os.getpid()}.part{path.suffix}")
+    _remove(temporary)  # a process that was killed may have had the same number
     try:
         yield temporary
         temporary.replace(path)
     finally:
         _remove(temporary)
+
+
+def remove_leftovers(folder: Path):
+    """Remove what processes of this machine that have been killed began to write in a folder, or to remove from it."""
+    import psutil
+
+    for path in folder.glob(".*"):
+        match = _UNFINISHED.fullmatch(path.name)
+        if match and not psutil.pid_exists(int(match[1])):
+            _remove(path)
 
 
 def file_name(name: str) -> str:
@@ -114,8 +128,8 @@ def remove_folder(folder: Path):
     """Remove a folder, if it is there: renamed first, so that no half of it is ever seen."""
     if not folder.is_dir():
         return
-    removed = folder.with_name(f".{folder.name}.{os.getpid()}.removed")
-    shutil.rmtree(removed, ignore_errors=True)
+    removed = folder.with_name(f".{folder.name}.{_HOST}-{os.getpid()}.removed")
+    _remove(removed)
     folder.rename(removed)
     shutil.rmtree(removed)
 
@@ -144,7 +158,7 @@ def require_writable(path: str | Path, kind: str, where: str):
 
 def _remove(path: Path):
     if path.is_dir():
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
 

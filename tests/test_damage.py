@@ -3,6 +3,9 @@
 import json
 import logging
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +24,7 @@ from merhan.errors import InputError
 from merhan.evaluation import evaluate
 from merhan.evaluation.comparison import read_system
 from merhan.evaluation.evaluate import evaluate_split
+from merhan.files import atomic_path
 from merhan.training import stage
 from merhan.training.checkpoints import last_checkpoint
 from merhan.training.feature_cache import use_cached_features
@@ -133,6 +137,30 @@ def test_a_mixture_of_two_evaluations_is_not_compared(has_hashes, evaluated, tmp
         (evaluated / FILE).unlink()
     with pytest.raises(InputError, match=r"(damaged|different evaluations).*evaluate again\.$"):
         read_system(evaluated)
+
+
+KILLED = """
+import os, signal, sys
+from merhan.files import atomic_path
+with atomic_path(sys.argv[1]) as part:
+    part.mkdir()
+    (part / "half.json").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_what_killed_processes_left_is_removed_by_the_next_start(trained_like, processor, data, tmp_path):
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "test")], check=False)
+    (left,) = tmp_path.iterdir()
+    others = [".hidden", ".other.part", ".test.000000-1.part"]  # the last of another machine
+    for name in others:
+        (tmp_path / name).touch()
+    with atomic_path(tmp_path / "at work") as part:
+        part.touch()
+        evaluate_split(trained_like.eval(), processor, data, "test", tmp_path)
+        assert {path.name for path in tmp_path.iterdir()} == {"test", part.name, *others}
+    assert left.name.startswith(".test.") and damage(tmp_path / "test") is None
 
 
 def test_half_an_evaluation_is_not_compared(evaluated):

@@ -89,12 +89,13 @@ def test_a_killed_conversion_is_resumed(release, tmp_path):
     words = ["prepare", "ravdess", str(release), str(tmp_path / "killed")]
     done = subprocess.run([sys.executable, "-c", KILLED, "8", *words], cwd=REPOSITORY, capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL
-    files = list((tmp_path / "killed/audio").glob("*.flac"))
+    files = list((tmp_path / "killed/audio").glob("[!.]*.flac"))
     assert 8 <= len(files) < 16 and not (tmp_path / "killed/manifest.parquet").exists()
     before = {path: path.stat().st_mtime_ns for path in files}
     prepare("ravdess", release, tmp_path / "killed")
     prepare("ravdess", release, tmp_path / "whole")
     assert {path: path.stat().st_mtime_ns for path in files} == before
+    assert not list((tmp_path / "killed/audio").glob(".*"))
     killed, whole = (pd.read_parquet(tmp_path / name / "manifest.parquet") for name in ("killed", "whole"))
     pd.testing.assert_frame_equal(killed, whole)
     for name in killed["audio"]:

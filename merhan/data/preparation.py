@@ -25,7 +25,7 @@ from merhan.data.audio_facts import segment_bounds
 from merhan.data.corpora.base import About, Corpus, corpus_reader, read_corpus
 from merhan.data.manifest import has_modality, validate, write_manifest
 from merhan.errors import InputError
-from merhan.files import atomic_path, write_json
+from merhan.files import atomic_path, remove_leftovers, write_json
 from merhan.logs import get_logger, progress_is_visible
 from merhan.names import VOCABULARY
 from merhan.reporting.markdown_tables import markdown_table
@@ -114,6 +114,7 @@ def convert(rows: pd.DataFrame, folder: Path, workers: int | None = None) -> lis
         workers: number of recordings at a time, by default one per core.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
     columns = rows.reindex(columns=["utterance_id", "audio", "start", "end"])
     jobs = [(*row, folder) for row in columns.itertuples(index=False, name=None)]
     threads = torch.get_num_threads()

@@ -18,7 +18,7 @@ from merhan.errors import InputError
 from merhan.evaluation.prediction_table import prediction_table, read_metrics, score_dimensions, score_predictions
 from merhan.evaluation.report import write_page, write_report
 from merhan.evaluation.run_description import ModelSource, describe_model, model_source
-from merhan.files import atomic_path, remove_folder, write_json
+from merhan.files import atomic_path, remove_folder, remove_leftovers, write_json
 from merhan.logs import get_logger
 from merhan.metrics.annotations import vote_scores
 from merhan.metrics.calibration import calibration_scores, risk_coverage
@@ -215,6 +215,7 @@ def _write_results(
     folder: Path, metrics: dict[str, Any], predictions: pd.DataFrame, rows: pd.DataFrame, source: ModelSource
 ):
     """Write all files of an evaluation into a new folder, which then takes the place of an earlier one."""
+    remove_leftovers(folder.parent)
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         predictions.to_parquet(temporary / "predictions.parquet", index=False)

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from merhan.content_hashes import write_hashes
-from merhan.files import remove_folder, resource, write_json
+from merhan.files import atomic_path, remove_folder, resource, write_json
 from merhan.hub.local_paths import map_strings, public_recipe, without_paths
 from merhan.hub.model_card import build_model_card
 from merhan.hub.people import may_quote, metrics_without_people, without_people
@@ -40,8 +39,7 @@ def export_model_folder(
         results: name -> metrics of each evaluation, the most important first.
     """
     folder = run / "model"
-    with tempfile.TemporaryDirectory(dir=run, prefix="model.") as temporary:
-        part = Path(temporary) / "model"
+    with atomic_path(folder) as part:
         model.save_pretrained(part)
         processor.save_pretrained(part)
         shutil.copy(resource("hub_card/handler.py"), part)
@@ -55,7 +53,6 @@ def export_model_folder(
         build_model_card(recipe, provenance, model, results, read_history(run)).save(part / "README.md")
         write_hashes(part)
         remove_folder(folder)
-        part.rename(folder)
     return folder
 
 

@@ -15,7 +15,7 @@ from transformers import Wav2Vec2FeatureExtractor
 
 from merhan.content_hashes import write_hashes
 from merhan.errors import InputError
-from merhan.files import atomic_path, resource, write_json
+from merhan.files import atomic_path, remove_leftovers, resource, write_json
 from merhan.logs import get_logger
 from merhan.models.inference import label_ids, load_checkpoint
 from modeling_merhan import MerhanForSequenceClassification
@@ -66,6 +66,7 @@ def export(checkpoint: str | Path, out: str | Path | None = None, precision: str
         raise InputError(f"{folder}: exists already; delete it, or name another folder with --out.")
     model, processor = load_checkpoint(checkpoint)
     _require_exportable(model, processor, str(checkpoint))
+    remove_leftovers(folder.parent)
     with atomic_path(folder) as part:
         part.mkdir(parents=True)
         _write_graph(model, processor, part / "model.onnx", str(checkpoint))

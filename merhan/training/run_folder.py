@@ -18,7 +18,15 @@ from merhan.data.loading import Data
 from merhan.data.manifest import write_manifest
 from merhan.data.provenance import provenance, read_provenance, rows_hash
 from merhan.errors import InputError
-from merhan.files import atomic_path, locked, remove_folder, require_writable, write_json, write_text
+from merhan.files import (
+    atomic_path,
+    locked,
+    remove_folder,
+    remove_leftovers,
+    require_writable,
+    write_json,
+    write_text,
+)
 from merhan.recipe.loading import recipe_errors, save_recipe
 from merhan.recipe.schema import Recipe
 from merhan.training.arguments import training_arguments
@@ -121,6 +129,8 @@ def open_run_folder(recipe: Recipe, data: Data, resume: bool = False, overwrite:
     PartialState().wait_for_everyone()
     if PartialState().is_main_process:
         check_run_folder(recipe, resume, overwrite)  # again: another run may have ended since
+        for place in (folder, folder.parent):
+            remove_leftovers(place)
         if resume:
             _replace_recipe(folder, recipe)
         else:
