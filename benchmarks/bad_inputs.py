@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from itertools import combinations
 from typing import Any, get_args, get_type_hints
 
 from transformers import TrainingArguments
@@ -148,13 +149,33 @@ def command_lines(folder: str, file: str) -> list[list[str]]:
         for action in _options(name):
             option = action.option_strings[-1]
             lines += [[name, *words, option, value] for value in _option_values(action, folder, file)]
+        lines += [[name, *words, *options] for options in _contradictions(name)]
         lines += [[name, *words, "--no_such_option"], [name]]
     return [*lines, [], ["no-such-command"], ["prepare", "demo", ".", file], ["prepare", "no-such-corpus", ".", "out"]]
 
 
-def _options(name: str) -> list[argparse.Action]:
+def _parser(name: str) -> argparse.ArgumentParser:
     (commands,) = [action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction)]
-    return [action for action in commands.choices[name]._actions if action.option_strings and action.nargs != 0]
+    return commands.choices[name]
+
+
+def _options(name: str) -> list[argparse.Action]:
+    return [action for action in _parser(name)._actions if action.option_strings and action.nargs != 0]
+
+
+def _contradictions(name: str) -> list[list[str]]:
+    """Each two options of a command that exclude each other."""
+    lines = []
+    for group in _parser(name)._mutually_exclusive_groups:
+        for first, second in combinations(group._group_actions, 2):
+            lines.append([*_complete_option(first), *_complete_option(second)])
+    return lines
+
+
+def _complete_option(action: argparse.Action) -> list[str]:
+    if action.nargs == 0:
+        return [action.option_strings[-1]]
+    return [action.option_strings[-1], "x"]
 
 
 def _option_values(action: argparse.Action, folder: str, file: str) -> list[str]:

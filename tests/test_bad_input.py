@@ -10,7 +10,9 @@ import soundfile
 
 import evaluate_hf_e2e
 import train_hf_e2e
+from merhan import api
 from merhan.cli import main as cli
+from merhan.errors import InputError
 
 
 RECIPE = """
@@ -276,3 +278,17 @@ def test_commands(monkeypatch, capsys, folder):
     assert "no EMO-DB recording" in refused(cli, monkeypatch, capsys, folder, *words)
     words = ("prepare", "manifest", folder / "gone.csv", folder / "out")
     assert "no such manifest" in refused(cli, monkeypatch, capsys, folder, *words)
+
+
+def test_options_of_a_training_that_exclude_each_other_are_refused(folder, capsys):
+    """None of them is ignored."""
+    config = ["--config", str(folder / "recipe.yaml")]
+    pairs = [["--resume", "--overwrite"], ["--resume", "--dry_run"], ["--overwrite", "--dry_run"]]
+    for options in [*pairs, ["--dry_run", "--source", str(folder)]]:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["train", *config, *options])
+        said = capsys.readouterr()
+        assert ended.value.code == 2 and said.err.count("\n") == 1 and not said.out
+        assert said.err.startswith("error: ") and any(option in said.err for option in options)
+    with pytest.raises(InputError, match="--resume and --overwrite"):
+        api.train(folder / "recipe.yaml", resume=True, overwrite=True)

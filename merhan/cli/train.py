@@ -13,6 +13,7 @@ The result is outputs/<run_name>/: recipe.yaml (resolved), manifest.parquet, pro
 import argparse
 
 from merhan.cli.options import add_moved_source_option, add_set_option
+from merhan.errors import InputError
 
 
 HELP = "train a model from a recipe, evaluate it, and write the model folder"
@@ -23,12 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--config", required=True, help="recipe, a YAML file; configs/ has one per corpus")
     add_set_option(parser)
     parser.add_argument("--run_name", help="name of the run's folder, in place of the recipe's")
-    parser.add_argument(
+    add_moved_source_option(parser)
+    one_of = parser.add_mutually_exclusive_group()
+    one_of.add_argument(
         "--resume", action="store_true", help="resume an interrupted run of this recipe, or the one in RUN/recipe.yaml"
     )
-    add_moved_source_option(parser)
-    parser.add_argument("--overwrite", action="store_true", help="delete an existing run of this name and start again")
-    parser.add_argument(
+    one_of.add_argument("--overwrite", action="store_true", help="delete an existing run of this name and start again")
+    one_of.add_argument(
         "--dry_run", action="store_true", help="try the whole recipe on tiny stand-ins, two steps per stage, and exit"
     )
 
@@ -42,6 +44,8 @@ def run(arguments: argparse.Namespace):
     if arguments.run_name:
         changes.append(f"run_name={arguments.run_name}")
     if arguments.dry_run:
+        if arguments.source is not None:
+            raise InputError("--source: is for --resume, a dry run reads no recordings of a run; leave it out.")
         print(dry_run(arguments.config, changes, train_on))
         for sentence in check_available_data(arguments.config, changes):
             print(f"  {sentence}")

@@ -71,9 +71,11 @@ def check_run_folder(recipe: Recipe, resume: bool, overwrite: bool):
     """Check, before any work is done, that the run may write into its folder and that its TrainingArguments are valid.
 
     Raises:
-        InputError: invalid TrainingArguments, a folder that holds another run or something else, no run to resume, or
+        InputError: `resume` and `overwrite`, invalid TrainingArguments, a folder that holds another run or something else, no run to resume, or
             a recipe that differs from the one of the run to resume.
     """
+    if resume and overwrite:
+        raise InputError("--resume and --overwrite: a run is resumed, or deleted and started again; leave out one.")
     folder = run_folder(recipe)
     _check_training_arguments(recipe, folder)
     _check_processes()
