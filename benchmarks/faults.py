@@ -96,7 +96,7 @@ def answers_by_fault(folder: Path, instants: int) -> Iterator[tuple[str, Counter
     count = ended_trainings(start, resumed, signal.SIGKILL, instants - 3 * part)
     yield f"{killed} a training (two stages, model folder), then --resume", count
     yield f"{killed} an evaluation, then again", killed_evaluations(run, folder / "killed", part)
-    yield f"{killed} an export to ONNX, then again", killed_exports(run, folder / "killed", part)
+    yield f"{killed} an export to ONNX, then again", killed_exports(run, folder / "exported", part)
     yield f"{killed} publishing, then again", killed_publications(run, part)
     count = ended_trainings(start, resumed, signal.SIGTERM, part)
     yield "SIGTERM at a random instant of a training, then --resume", count

@@ -71,8 +71,8 @@ def check_run_folder(recipe: Recipe, resume: bool, overwrite: bool):
     """Check, before any work is done, that the run may write into its folder and that its TrainingArguments are valid.
 
     Raises:
-        InputError: `resume` and `overwrite`, invalid TrainingArguments, a folder that holds another run or something else, no run to resume, or
-            a recipe that differs from the one of the run to resume.
+        InputError: `resume` with `overwrite`, invalid TrainingArguments, a folder that holds another run or something
+            else, no run to resume, or a recipe that differs from the one of the run to resume.
     """
     if resume and overwrite:
         raise InputError("--resume and --overwrite: a run is resumed, or deleted and started again; leave out one.")
