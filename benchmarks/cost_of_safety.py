@@ -1,6 +1,6 @@
 """Processor time of training and evaluation with and without content hashes and locks, side by side.
 
-python benchmarks/cost_of_safety.py --repetitions 6
+python benchmarks/cost_of_safety.py
 
 Each repetition trains and evaluates the same run twice, once as it is and once with hashes and locks replaced by
 nothing, beginning alternately with either. Sound in formats that libsndfile reads is decoded in the process itself, so
@@ -26,7 +26,7 @@ from merhan.reporting.markdown_tables import markdown_table
 RECIPE = """
 run_name: small
 output_dir: {folder}
-data: {{corpus: demo, source: {data}, options: {{scale: 0.5}}, accept_leaks: [text]}}
+data: {{corpus: demo, source: {data}, options: {{scale: 0.2}}, accept_leaks: [text]}}
 model: {{audio_backbone: light, text_backbone: tiny}}
 stages: [{{name: full, epochs: 3, learning_rate: {{head: 1.0e-3, audio: 1.0e-4, text: 1.0e-4}}}}]
 trainer: {{per_device_train_batch_size: 8, report_to: none, use_cpu: true}}
