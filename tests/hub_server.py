@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
+from huggingface_hub.utils.sha import git_hash
+
 
 @dataclass
 class Fault:
@@ -72,6 +74,11 @@ class Hub(ThreadingHTTPServer):
         digest = hashlib.sha1(str(len(self.commits[repo])).encode() + repo.encode()).hexdigest()
         self.commits[repo].append((digest, files))
         return digest
+
+
+def sha256(content: bytes) -> str:
+    """The name of a file of Git LFS."""
+    return hashlib.sha256(content).hexdigest()
 
 
 CHANGES = {
@@ -144,11 +151,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def preupload(self, repo: str, revision: str):
         modes = {True: "lfs", False: "regular"}
-        files = json.loads(self.body)["files"]
+        files, present = json.loads(self.body)["files"], self.server.files(repo)[1]
         uploads = []
         for file in files:
-            mode = modes[file["path"].endswith((".safetensors", ".png"))]
-            uploads.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False})
+            mode, oid = modes[file["path"].endswith((".safetensors", ".png"))], None
+            if file["path"] in present:  # the client leaves out what is there already
+                digest = {"lfs": sha256, "regular": git_hash}[mode]
+                oid = digest(present[file["path"]])
+            uploads.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
         return self.answer({"files": uploads})
 
     def batch(self, repo: str):
@@ -156,7 +166,9 @@ class Handler(BaseHTTPRequestHandler):
         objects = []
         for entry in wanted:
             upload = {"href": f"{self.server.endpoint}/lfs/{entry['oid']}", "header": {}}
-            objects.append({**entry, "actions": {"upload": upload}})
+            if entry["oid"] not in self.server.objects:
+                entry["actions"] = {"upload": upload}
+            objects.append(entry)
         return self.answer({"transfer": "basic", "objects": objects})
 
     def upload(self, oid: str):

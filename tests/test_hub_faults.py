@@ -143,9 +143,32 @@ def test_a_repository_that_exists_stays_as_it_was(run, hub):
     assert len(hub.commits[REPOSITORY]) == 2
 
 
+def test_after_a_failure_of_the_space_the_same_command_pushes_the_space_alone(run, hub):
+    hub.faults[:] = [Fault("POST /api/models/me/demo-space/commit/", 500)]
+    with pytest.raises(InputError, match="me/demo-space: was not published.*; go on with `merhan publish .* --space`"):
+        publish(run, REPOSITORY, space=True)
+    hub.faults.clear()
+    pushed, hub.log[:] = len(hub.commits[REPOSITORY]), []
+    publish(run, REPOSITORY, space=True)
+    assert len(hub.commits[REPOSITORY]) == pushed and "app.py" in hub.files("me/demo-space")[1]
+    written = [request for request in hub.log if request.startswith("PUT") or "/commit/" in request]
+    assert written == ["POST /api/spaces/me/demo-space/commit/main"]
+
+
+def test_a_commit_that_arrives_without_an_answer_is_not_pushed_again_but_checked(run, hub):
+    hub.faults[:] = [Fault("POST .*/commit/", "do_then_drop", times=1)]
+    assert publish(run, REPOSITORY).endswith(hub.files(REPOSITORY)[0]) and len(hub.commits[REPOSITORY]) == 2
+
+
 def test_a_commit_that_arrives_without_an_answer_is_said_to_be_unchecked(run, hub):
-    fault = Fault("POST .*/commit/", "do_then_drop", times=1)
-    assert "a commit has arrived there" in failure(run, hub, fault, Fault("POST .*/commit/", 403))
+    class ThenRefused(Fault):
+        def applies(self, request):
+            if not super().applies(request):
+                return False
+            hub.faults.append(Fault("POST .*/preupload/", 403))
+            return True
+
+    assert "a commit has arrived there" in failure(run, hub, ThenRefused("POST .*/commit/", "do_then_drop", times=1))
 
 
 @pytest.mark.parametrize("repo_id", ["a/b/c", "me/..", "me/my model"])
