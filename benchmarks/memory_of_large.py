@@ -53,6 +53,7 @@ def count(rows: int, seconds: float, tokens: int) -> dict[str, int]:
         with tracker:
             for _ in range(2):  # the optimizer's state is there from the second step on
                 step(model, optimizer, rows, round(seconds * SAMPLING_RATE), tokens)
+                tracker.reset_mod_stats()
         sizes = next(iter(tracker.get_tracker_snapshot("peak").values()))
     return {getattr(kind, "value", kind): size for kind, size in sizes.items() if size >= 2**20}
 
