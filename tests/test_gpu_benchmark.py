@@ -20,7 +20,7 @@ def test_the_benchmark_runs_and_writes_results_as_they_come(tmp_path):
     lines = [json.loads(line)["result"] for line in results.read_text(encoding="utf-8").splitlines()]
     tables = [line for line in lines if "epoch" in line]
     profiles = [line["profile, cached convolutions"] for line in lines if "profile, cached convolutions" in line]
-    assert [line["epoch"] for line in tables[:2]] == ["1, cold", "2, warm"] and len(tables) == 16
+    assert [line["epoch"] for line in tables[:2]] == ["1, cold", "2, warm"] and len(tables) == 18
     assert all(float(line["batch shapes"]) >= 1 for line in tables if line[""].startswith("fine-tuning"))
     assert len(profiles) == 1 and profiles[0]["parts"]
     assert "operators in forward and backward" in done.stdout
