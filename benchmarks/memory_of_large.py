@@ -25,6 +25,10 @@ LARGE: dict[str, Any] = {"hidden_size": 1024, "num_hidden_layers": 24, "num_atte
 LARGE |= {"intermediate_size": 4096}
 
 
+NAMES = {"Parameter": "weights", "Gradient": "gradients", "Activation": "activations", "Temp": "others"}
+NAMES |= {"Optstate": "optimizer", "Total": "in all"}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
@@ -55,7 +59,7 @@ def count(rows: int, seconds: float, tokens: int) -> dict[str, int]:
                 step(model, optimizer, rows, round(seconds * SAMPLING_RATE), tokens)
                 tracker.reset_mod_stats()
         sizes = next(iter(tracker.get_tracker_snapshot("peak").values()))
-    return {getattr(kind, "value", kind): size for kind, size in sizes.items() if size >= 2**20}
+    return {NAMES[getattr(kind, "value", kind)]: size for kind, size in sizes.items() if size >= 2**20}
 
 
 def build() -> MerhanForSequenceClassification:
