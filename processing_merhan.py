@@ -981,7 +981,7 @@ class MerhanProcessor(ProcessorMixin):
     def shape(self, samples: int, tokens: int) -> tuple[int, int]:
         """The grid of lengths: what a batch is padded to whose longest rows have so many samples and tokens, 0 = none.
 
-        A GPU takes about a second for every batch shape that it has not seen before. Sound has `320 n^2` samples, 320
+        A GPU takes up to a second for every batch shape that it has not seen before. Sound has `320 n^2` samples, 320
         being the step between two frames of wav2vec2: the lengths are closer where most utterances are. Tokens are a
         multiple of 64 beside up to 3 s of sound, of 128 beside more, where they are a smaller part of the work, and of
         16 alone. Neither exceeds what the model reads.

@@ -2,7 +2,7 @@
 
 python benchmarks/padding.py $MERHAN_CORPORA/meld
 
-A GPU takes about a second for each shape that it has not seen before.
+A GPU takes up to a second for each shape that it has not seen before.
 """
 
 import argparse

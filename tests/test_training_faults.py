@@ -94,7 +94,7 @@ def test_every_row_weighs_the_same_in_an_incomplete_step(
 
 @pytest.mark.parametrize("options", [{}, {"dimensions": ["valence"]}, {"soft_labels": True}])
 def test_the_last_batch_has_the_rows_of_all_others(options, make_model, processor, demo, tmp_path):
-    """A GPU takes a second for a batch of 2 rows if all others have 4. Votes cannot be left out of a loss."""
+    """A GPU takes up to a second for a batch of 2 rows if all others have 4. Votes cannot be left out of a loss."""
     model = make_model(**({"dimensions": ["valence"]} if "dimensions" in options else {}))
     model.merhan.text_backbone = None
     rows = demo.groupby("label").head(2).head(6).assign(valence=[1.0, 2.0, 3.0, 4.0, np.nan, 5.0])
