@@ -1209,7 +1209,8 @@ class EmotionRecognitionPipeline(Pipeline):
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"batch_size: {size!r} is not a number of utterances; give 1 or more.")
         if kwargs.pop("timeline", self.timeline):
-            others = {"text": text, **fields, "sampling_rate": rate, **self._postprocess_params, **kwargs}
+            others = {"text": text, **fields, "sampling_rate": rate, "allow_urls": allow_urls or None}
+            others |= {**self._postprocess_params, **kwargs}
             return self._timelines(audio, size, others)
         if kwargs.get("explain", self._forward_params.get("explain")):
             size = 1  # without padding, every frame and token belongs to the utterance
@@ -1265,7 +1266,7 @@ class EmotionRecognitionPipeline(Pipeline):
             processor = cast(MerhanProcessor, self.processor)
             predictor = Predictor(model, processor, batch_size)
             results = [timeline(predictor, os.fspath(recording)) for recording in recordings]
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             message = f"timeline=True: {error.name} is not installed; `pip install 'merhan[train,timeline]'`."
             raise ImportError(message, name=error.name) from error
         finally:

@@ -21,7 +21,9 @@ from merhan.errors import InputError
 PROJECT = Path(__file__).resolve().parent.parent
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)  # of a disk, often one of a network
 # The name of what a process of a machine writes, or removes, beside the final name; machines may share a folder.
-_HOST = hashlib.blake2b(platform.node().encode(), digest_size=3).hexdigest()
+# Containers of one name have numbers of processes of their own.
+_NUMBERING = os.stat("/proc/self/ns/pid").st_ino if os.path.exists("/proc/self/ns/pid") else ""
+_HOST = hashlib.blake2b(f"{platform.node()} {_NUMBERING}".encode(), digest_size=3).hexdigest()
 _UNFINISHED = re.compile(rf"\..*\.{_HOST}-(\d+)\.(part|removed)(\.\w+)?", re.DOTALL)
 RESOURCES = Path(__file__).resolve().parent / "resources"
 

@@ -72,8 +72,21 @@ def data_set_commit(name: str) -> str | None:
     if Path(name).exists():
         return None
     if revision is not None:
+        offline = False
+        try:
+            HfApi().dataset_info(repository, revision=revision)
+        except HfHubHTTPError:  # the Hub answers, and refuses
+            raise
+        except (OSError, HTTP_ERROR):
+            offline = True
         # Unlike `dataset_info`, this notes the commit in the cache, where it is found again without the Hub.
-        folder = snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns="README.md")
+        folder = snapshot_download(
+            repository,
+            repo_type="dataset",
+            revision=revision,
+            allow_patterns="README.md",
+            local_files_only=offline,
+        )
         return Path(folder).name
     try:
         return HfApi().dataset_info(repository).sha

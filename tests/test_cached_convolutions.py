@@ -11,6 +11,7 @@ from test_training import without_dropout
 from merhan.data.collator import Collator
 from merhan.data.dataset import EmotionDataset
 from merhan.errors import InputError
+from merhan.recipe.loading import load_recipe
 from merhan.recipe.schema import AugmentationRecipe, Recipe, StageRecipe
 from merhan.training.feature_cache import read_convolutions, use_cached_convolutions
 from merhan.training.stage import train_stage
@@ -87,3 +88,16 @@ def test_what_cannot_be_cached_is_refused(family, changes, augmentation, reason,
         train_stage(
             Recipe(run_name="x", trainer=OPTIONS), replace(STAGE, **changes), 0, model, processor, data, data, tmp_path
         )
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ([], "the encoder is trained"),
+        (["stages.1.freeze_feature_encoder=true", "stages.1.learning_rate={head: 0.1}"], "the whole speech backbone"),
+        (["stages.1.freeze_feature_encoder=true", "data.augmentation.telephone=0.1"], "augmentation changes the sound"),
+    ],
+)
+def test_what_the_recipe_tells_is_refused_before_any_stage(changes, reason):
+    with pytest.raises(InputError, match=rf"stages\[1\].cache_feature_encoder: {reason}"):
+        load_recipe("configs/quickstart.yaml", ["stages.1.cache_feature_encoder=true", *changes])

@@ -6,6 +6,7 @@ from test_training import part, without_dropout
 from torch import nn
 
 from merhan.errors import InputError
+from merhan.recipe.loading import load_recipe
 from merhan.recipe.schema import Recipe, StageRecipe
 from merhan.training.compilation import compile_layers
 from merhan.training.parameter_groups import backbone_layers
@@ -59,3 +60,9 @@ def test_the_options_are_those_of_training_arguments(options, compiled, trained_
 def test_a_model_without_layers_is_refused():
     with pytest.raises(InputError, match="trainer.torch_compile: .* remove the key"):
         compile_layers(nn.Linear(2, 2), {"torch_compile": True})
+
+
+@pytest.mark.parametrize("key", ["torch_compile_backend", "torch_compile_mode"])
+def test_a_word_that_torch_does_not_know_is_refused_before_anything_is_read(key):
+    with pytest.raises(InputError, match=f"trainer.{key}"):
+        load_recipe("configs/quickstart.yaml", [f"trainer.{key}=nonsense"])

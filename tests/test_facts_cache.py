@@ -16,7 +16,9 @@ from merhan.data import audio_facts
 from merhan.data.audio_facts import inspect_audio, measure_recordings
 from merhan.data.dataset import EmotionDataset
 from merhan.data.doctor import examine
+from merhan.data.facts_cache import FactsCache
 from merhan.data.loading import check_data, load_data
+from merhan.errors import InputError
 from merhan.logs import captured_messages
 from merhan.recipe.schema import DataRecipe
 
@@ -222,3 +224,24 @@ def test_the_facts_of_version_1():
     np.testing.assert_allclose([facts["level"], facts["clipped_share"]], [-9.811, 0.000625], atol=1e-3)
     bands = [57, -50, -62, 13, -25, -50, -10, -85, -25, -63, -35, -59, -52, -50, -59, -59, -60, -61, -62, -62]
     assert abs(facts["fingerprint"][::32].astype(int) - bands).max() <= 1
+
+
+def test_an_error_of_one_split_counts_the_rows_of_the_table(corpus):
+    (corpus.parent / "7.flac").write_bytes(b"broken")
+    with pytest.raises(InputError, match=r"row 8 \('u7'\)"):
+        load(corpus, "test")
+    (corpus.parent / "7.flac").unlink()
+    with pytest.raises(InputError, match=r"row 8 \('u7'\)"):
+        load(corpus, "test")
+
+
+def test_recordings_that_vanish_and_entries_without_content_cost_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setenv("MERHAN_CACHE", str(tmp_path))
+    there, gone = tmp_path / "a.wav", tmp_path / "b.wav"
+    there.write_bytes(b"")
+    segments = [(str(path), None, None) for path in (there, gone)]
+    with FactsCache("1") as cache:
+        cache.write(dict.fromkeys(segments, b"facts"), begun=there.stat().st_mtime + 3600)
+        assert cache.read(segments) == {segments[0]: b"facts"}
+        cache._connection.execute("UPDATE facts SET content = NULL")
+        assert cache.read(segments) == {}

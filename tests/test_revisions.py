@@ -3,11 +3,14 @@
 
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import datasets
 import pytest
 import torch
 from hub_server import hub_of_this_process
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
 from test_publishing import run  # noqa: F401 (a fixture)
 from transformers import RobertaModel, Wav2Vec2Model
 
@@ -235,3 +238,18 @@ def test_a_local_data_set_is_read_without_a_request(monkeypatch, tmp_path):
     for source in (tmp_path / "rows.parquet", tmp_path):
         assert load_splits(str(source))["train"]["text"][0] == "words"
     assert not counted
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_pinned_data_set_is_read_from_the_cache_only_where_the_hub_does_not_answer(hub, monkeypatch, refused):
+    hub.commits["me/data"] = []
+    commit = hub.commit("me/data", {"README.md": b"first"})
+    assert data_set_commit("me/data@main") == commit
+    data_set_commit.cache_clear()
+    error = HfHubHTTPError("403", response=Mock()) if refused else ConnectionError("gone")
+    monkeypatch.setattr(HfApi, "dataset_info", Mock(side_effect=error))
+    if refused:
+        with pytest.raises(HfHubHTTPError):
+            data_set_commit("me/data@main")
+    else:
+        assert data_set_commit("me/data@main") == commit

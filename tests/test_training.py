@@ -32,11 +32,12 @@ from merhan.data.loading import Data
 from merhan.errors import InputError
 from merhan.models import inference
 from merhan.models.building import build_model
-from merhan.models.inference import load_stage_model, longest_first, predict_logits
+from merhan.models.inference import as_in_training, load_stage_model, longest_first, predict_logits
 from merhan.models.tiny_backbones import tiny_audio
 from merhan.recipe.loading import load_recipe
 from merhan.recipe.schema import DataRecipe, Recipe, StageRecipe
 from merhan.training import feature_cache
+from merhan.training.arguments import training_arguments
 from merhan.training.checkpoints import last_checkpoint
 from merhan.training.feature_cache import feature_cache_key, use_cached_features
 from merhan.training.parameter_groups import frozen_modalities, parameter_group, set_trainable
@@ -483,6 +484,16 @@ def test_predictions_keep_the_order_of_the_data(demo, trained_like, processor):
             1,
         )
         np.testing.assert_allclose(alone[0], together[row], atol=1e-5)
+
+
+@pytest.mark.parametrize("enter", [lambda: training_arguments(Path("x"), {}, 1, "uar", 0), lambda: as_in_training({})])
+def test_attention_does_without_cudnn(enter, monkeypatch):
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    entered = enter()
+    if hasattr(entered, "__enter__"):
+        with entered:
+            pass
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
 def test_evaluation_has_the_precision_and_workers_of_training(demo, trained_like, processor, monkeypatch):

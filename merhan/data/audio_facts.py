@@ -131,7 +131,7 @@ def measure_recordings(rows: pd.DataFrame, where: str) -> tuple[pd.DataFrame, np
         more = ""
         if len(errors) > 1:
             more = f" ({len(errors) - 1} more rows are unusable too)"
-        raise InputError(f"{where}, row {number + 1} ({name!r}): {error}{more}")
+        raise InputError(f"{where}, row {rows.index[number] + 1} ({name!r}): {error}{more}")
     return rows.assign(duration=facts["duration"].copy()), facts
 
 

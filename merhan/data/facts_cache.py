@@ -1,7 +1,8 @@
 """What was measured of recordings, kept in the cache folder, so that a recording is decoded for it once.
 
 One SQLite file holds the facts of each segment, sealed by a hash over the size and the times of the recording's file:
-a recording that was changed, and an entry that was damaged, are measured again.
+a recording that was changed, and an entry that was damaged, are measured again. (Windows has no time of change: there,
+a file of the same size with its old time of writing counts as unchanged.)
 """
 
 import hashlib
@@ -55,9 +56,10 @@ class FactsCache:
         contents = self._contents(list(keys.values()))
         known = {}
         for segment, key in keys.items():
-            if key in contents and os.path.isfile(segment[0]):
-                facts, seal = contents[key][:-_SEAL_BYTES], contents[key][-_SEAL_BYTES:]
-                if seal == self._seal(os.stat(segment[0]), facts):
+            content, status = contents.get(key), _status(segment[0])
+            if isinstance(content, bytes) and status is not None:
+                facts, seal = content[:-_SEAL_BYTES], content[-_SEAL_BYTES:]
+                if seal == self._seal(status, facts):
                     known[segment] = facts
         return known
 
@@ -68,13 +70,13 @@ class FactsCache:
             begun: the time at which their measuring began; a recording that was written since then, or just before,
                 is measured again next time.
         """
-        entries = []
-        for segment, content in facts.items():
-            status = os.stat(segment[0])
-            if status.st_mtime < begun - _RECENT:
-                entries.append((_key(segment), content + self._seal(status, content)))
         if self._connection is None:
             return
+        entries = []
+        for segment, content in facts.items():
+            status = _status(segment[0])
+            if status is not None and status.st_mtime < begun - _RECENT:
+                entries.append((_key(segment), content + self._seal(status, content)))
         try:
             with self._connection:
                 self._connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", entries)
@@ -105,6 +107,14 @@ class FactsCache:
             f"MERHAN_CACHE to a folder on another disk"
         )
         self._connection = None
+
+
+def _status(path: str) -> os.stat_result | None:
+    """The state of a recording's file; None where it is gone."""
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
 
 
 def _key(segment: Segment) -> bytes:

@@ -103,9 +103,9 @@ def require_files(rows: pd.DataFrame, where: str):
     if not any(missing):
         return
     number = missing.index(True)
-    first = rows.iloc[number]
+    first, place = rows.iloc[number], rows.index[number] + 1
     raise InputError(
-        f"{where}, row {number + 1} ({first['utterance_id']!r}): {first['audio']}: no such file, as {sum(missing)} of "
+        f"{where}, row {place} ({first['utterance_id']!r}): {first['audio']}: no such file, as {sum(missing)} of "
         f"{(rows['audio'] != '').sum()} recordings; paths of a table are relative to its folder, or to "
         f"data.options.root (`--option root=...`)."
     )

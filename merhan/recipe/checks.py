@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
+import torch
 from peft import PeftType
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from transformers import TrainingArguments
@@ -49,6 +50,7 @@ _TRAINING_ARGUMENTS = {item.name: item.type for item in fields(TrainingArguments
 _FOLDER_NAME = re.compile(r"[\w.+=@,() -]{1,100}")
 _DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
 # What the folder of a run holds besides the folders of its stages.
+_COMPILE_MODES = ("default", "lite", "reduce-overhead", "max-autotune-no-cudagraphs", "max-autotune")
 _RUN_FILES = (
     "model",
     "evaluation",
@@ -146,6 +148,12 @@ def _check_trainer(options: Mapping[str, Any], where: str):
     for key, value in options.items():
         check_typed(value, _TRAINING_ARGUMENTS[key], TRAINER.get(key, {"minimum": 0}), f"{where}.{key}")
     _check_reporters(options.get("report_to"), f"{where}.report_to")
+    if options.get("torch_compile_backend") is not None:
+        check_word(
+            options["torch_compile_backend"], torch._dynamo.list_backends(None), f"{where}.torch_compile_backend"
+        )
+    if options.get("torch_compile_mode") is not None:
+        check_word(options["torch_compile_mode"], _COMPILE_MODES, f"{where}.torch_compile_mode")
 
 
 def _check_reporters(reporters: Any, where: str):
@@ -202,12 +210,27 @@ def _check_stage(recipe: Recipe, stage: StageRecipe, where: str):
             f"{where}.early_stopping_patience needs the best epoch, which trainer.load_best_model_at_end: false does "
             f"not keep; remove one of the two."
         )
+    if stage.cache_feature_encoder:
+        _check_cached_encoder(recipe, stage, f"{where}.cache_feature_encoder")
     frozen = frozen_backbones(recipe, stage)
     if recipe.model.config.get("layer_mixing") and stage.cache_features and frozen:
         raise InputError(
             f"{where}.cache_features: the cache holds the last layer of a backbone, and model.config.layer_mixing "
             f"reads all of them; set it to false, or give {' and '.join(frozen)} a learning rate."
         )
+
+
+def _check_cached_encoder(recipe: Recipe, stage: StageRecipe, where: str):
+    """Check what a recipe tells of whether the output of the convolutional encoder can be cached."""
+    reason = None
+    if not stage.freeze_feature_encoder:
+        reason = "the encoder is trained (freeze_feature_encoder: false)"
+    elif "audio" not in stage.learning_rate:
+        reason = "the whole speech backbone is frozen, whose features cache_features caches"
+    elif any(vars(recipe.data.augmentation).values()):
+        reason = "augmentation changes the sound in every epoch"
+    if reason is not None:
+        raise InputError(f"{where}: {reason}; remove the key.")
 
 
 def _check_learning_rates(model: ModelRecipe, stage: StageRecipe, where: str):

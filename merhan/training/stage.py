@@ -173,13 +173,13 @@ def _set_features(
             if modality not in dataset.changing:
                 use_cached_features(model.merhan, dataset, modality, *speed)
     if stage.cache_feature_encoder:
-        _require_cacheable_encoder(model, datasets)
+        _require_cacheable_encoder(stage.name, model, datasets)
         for dataset in datasets:
             use_cached_convolutions(model.merhan, dataset, *speed)
         read_convolutions(model.merhan)
 
 
-def _require_cacheable_encoder(model: MerhanForSequenceClassification, datasets: Sequence[EmotionDataset]):
+def _require_cacheable_encoder(name: str, model: MerhanForSequenceClassification, datasets: Sequence[EmotionDataset]):
     """Raise InputError where the output of the convolutional encoder cannot be cached, or is not needed."""
     backbone: Any = model.merhan.audio_backbone
     encoder: Any = getattr(backbone, "feature_extractor", None)
@@ -193,7 +193,7 @@ def _require_cacheable_encoder(model: MerhanForSequenceClassification, datasets:
     elif any("audio" in dataset.changing for dataset in datasets):
         reason = "augmentation changes the sound in every epoch"
     if reason is not None:
-        raise InputError(f"stages[].cache_feature_encoder: {reason}; remove the key.")
+        raise InputError(f"stage {name}: cache_feature_encoder: {reason}; remove the key.")
 
 
 def _difficulty(
