@@ -69,7 +69,7 @@ _FORMATS = (
     "aac,ac3,aiff,amr,ape,asf,au,avi,caf,eac3,flac,flv,loas,matroska,mov,mp3,mpeg,mpegts,nistsphere,ogg,tta,voc,w64,"
     "wav,wv"
 )
-_LOWEST_RATE, _HIGHEST_RATE = 1_000, 768_000  # Hz
+LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000  # Hz
 _LARGEST_SAMPLE = 2.0**31  # full scale is 1; some programs write integers as floats
 _END_TOLERANCE = 0.1  # seconds
 _MOST_SAMPLES = 2**28
@@ -239,10 +239,10 @@ def _read_file(file: Any, name: str) -> bytes:
 
 def _rate(rate: Any, name: str) -> int:
     """A sampling rate as a whole number of Hz."""
-    if isinstance(rate, (int, float, np.number)) and _LOWEST_RATE <= rate <= _HIGHEST_RATE:
+    if isinstance(rate, (int, float, np.number)) and LOWEST_RATE <= rate <= HIGHEST_RATE:
         return round(float(rate))
     raise AudioError(
-        f"{name}: has a sampling_rate of {rate!r}; give samples per second, {_LOWEST_RATE} to {_HIGHEST_RATE}."
+        f"{name}: has a sampling_rate of {rate!r}; give samples per second, {LOWEST_RATE} to {HIGHEST_RATE}."
     )
 
 

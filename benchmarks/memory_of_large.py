@@ -35,7 +35,7 @@ def main():
     arguments = parser.parse_args()
     recipe = load_recipe("configs/meld-large.yaml", [])
     rows = recipe.trainer["per_device_train_batch_size"]
-    peak = count(rows, recipe.data.max_seconds or 12.0, recipe.data.max_tokens)
+    peak = count(rows, recipe.data.max_seconds, recipe.data.max_tokens)
     text = f"""`{command()}`
 
 Peak of an optimizer step of {rows} rows of {recipe.data.max_seconds:g} s and {recipe.data.max_tokens} tokens, bf16,
@@ -46,7 +46,7 @@ activations recomputed; counted on {hardware()}.
     publish("memory-of-large", text, arguments.write)
 
 
-def count(rows: int, seconds: float, tokens: int) -> dict[str, int]:
+def count(rows: int, seconds: Any, tokens: int) -> dict[str, int]:
     """Bytes at the peak, by kind and in all."""
     with FakeTensorMode():
         model = build()

@@ -79,7 +79,7 @@ def make_page(recogniser: Any, transcriber: Transcriber | None = None) -> gradio
             return answer_utterance(recogniser, transcriber, sound, words, minimum), ""
         except ImportError as error:  # of silero-vad, on a machine of one's own
             return note(missing_extra(error) or str(error)), ""
-        except OSError:
+        except FileNotFoundError:  # this page deletes recordings after a while
             return note("The recording is no longer here; give it again."), ""
         except ValueError as error:
             return note(str(error)), ""

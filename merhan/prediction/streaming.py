@@ -13,12 +13,10 @@ from merhan.prediction.recordings import Resampler
 from merhan.prediction.speech import SpeechSegmenter, Stretch
 from merhan.prediction.timeline import LONGEST, records
 from merhan.prediction.transcription import Transcriber
-from processing_merhan import SAMPLING_RATE
+from processing_merhan import HIGHEST_RATE, LOWEST_RATE, SAMPLING_RATE
 
 
 logger = get_logger(__name__)
-
-_LOWEST_RATE, _HIGHEST_RATE = 1_000, 768_000  # Hz, as of recordings
 
 
 class Answer(NamedTuple):
@@ -68,10 +66,10 @@ class StreamingRecogniser:
             raise InputError("StreamingRecogniser: this model reads no sound; choose one that does.")
         if every is not None and not every > 0:
             raise InputError(f"every: {every} is no time between two answers; give seconds, or None.")
-        if not (isinstance(sampling_rate, int | np.integer) and _LOWEST_RATE <= sampling_rate <= _HIGHEST_RATE):
+        if not (isinstance(sampling_rate, int | np.integer) and LOWEST_RATE <= sampling_rate <= HIGHEST_RATE):
             raise InputError(
-                f"sampling_rate: {sampling_rate} is not read; give a whole number of Hz, {_LOWEST_RATE} to "
-                f"{_HIGHEST_RATE}."
+                f"sampling_rate: {sampling_rate} is not read; give a whole number of Hz, {LOWEST_RATE} to "
+                f"{HIGHEST_RATE}."
             )
         self.predictor, self.transcriber = predictor, transcriber
         self.resampler = Resampler(int(sampling_rate))

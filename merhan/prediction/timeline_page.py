@@ -20,7 +20,7 @@ from processing_merhan import SAMPLING_RATE
 
 LONGEST_EMBEDDED = 1800.0  # seconds; about 10 MB. The page of a longer recording refers to its file
 _PEAKS = 12_000  # of the waveform, at most
-_PEAK_SECONDS = 0.05
+_PEAK_SECONDS = 0.05  # of sound that a peak stands for, at least
 # Of the labels, on a light and on a dark ground; more labels than these share colours.
 _COLOURS = [
     ("#b3261e", "#ff8a80"),

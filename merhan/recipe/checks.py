@@ -50,7 +50,6 @@ _TRAINING_ARGUMENTS = {item.name: item.type for item in fields(TrainingArguments
 _FOLDER_NAME = re.compile(r"[\w.+=@,() -]{1,100}")
 _DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
 # What the folder of a run holds besides the folders of its stages.
-_COMPILE_MODES = ("default", "lite", "reduce-overhead", "max-autotune-no-cudagraphs", "max-autotune")
 _RUN_FILES = (
     "model",
     "evaluation",
@@ -153,7 +152,7 @@ def _check_trainer(options: Mapping[str, Any], where: str):
             options["torch_compile_backend"], torch._dynamo.list_backends(None), f"{where}.torch_compile_backend"
         )
     if options.get("torch_compile_mode") is not None:
-        check_word(options["torch_compile_mode"], _COMPILE_MODES, f"{where}.torch_compile_mode")
+        check_word(options["torch_compile_mode"], [*torch._inductor.list_mode_options()], f"{where}.torch_compile_mode")
 
 
 def _check_reporters(reporters: Any, where: str):

@@ -144,7 +144,7 @@ def _use_cache(
 
     def save(computed: Sequence[tuple[int, np.ndarray]]):
         for row, states in computed:
-            if not np.isfinite(states[:, 0]).all():
+            if not np.isfinite(states).all():
                 raise InputError(_too_large(dataset.rows["utterance_id"].iloc[row], modality))
             if files[row] not in intact:
                 _save(cast(Path, files[row]), states)
@@ -208,21 +208,18 @@ def _batches(files: Sequence[Path | None], lengths: np.ndarray, limit: int) -> l
     order = np.argsort(-lengths, kind="stable").tolist()
     distinct = {files[row]: row for row in reversed(order) if files[row] is not None}
     rows = [row for row in order if distinct.get(files[row]) == row]
-    batches = []
-    while rows:
-        longest = int(lengths[rows[0]]) or limit // 16  # of unknown length
+    batches, start = [], 0
+    while start < len(rows):
+        longest = int(lengths[rows[start]]) or limit // 16  # of unknown length
         size = max(min(limit // longest, _MOST_ROWS), 1)
-        batches.append(rows[:size])
-        rows = rows[size:]
+        batches.append(rows[start : start + size])
+        start += size
     return batches
 
 
 def _arrays(states: torch.Tensor, real: torch.Tensor) -> list[np.ndarray]:
-    """The features of each row, `(length, width)`, without padding (as Whisper's to 30 s). A frame with a value that is
-    not finite is NaN throughout, which is quicker to find."""
-    finite = states.isfinite().all(dim=-1, keepdim=True)
-    states, real = states.masked_fill(~finite, math.nan).cpu(), real.cpu()
-    return [row[seen].numpy() for row, seen in zip(states, real, strict=True)]
+    """The features of each row, `(length, width)`, without padding (as Whisper's to 30 s)."""
+    return [row[seen].numpy() for row, seen in zip(states.cpu(), real.cpu(), strict=True)]
 
 
 def _too_large(name: str, modality: str) -> str:
@@ -234,13 +231,10 @@ def _too_large(name: str, modality: str) -> str:
 
 def _save(file: Path, states: np.ndarray):
     """Write an entry of the cache: an .npy file with the hash of its content behind it, which NumPy ignores."""
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(states))
-    digest = hashlib.blake2b(header.getvalue(), digest_size=16)
-    digest.update(states.data)
-    with atomic_path(file) as temporary, temporary.open("wb") as output:
-        for part in (header.getvalue(), states.data, digest.digest()):
-            output.write(part)
+    content = io.BytesIO()
+    np.save(content, states)
+    with atomic_path(file) as temporary:
+        temporary.write_bytes(content.getvalue() + _digest(content.getvalue()))
 
 
 def _intact(files: Iterable[Path]) -> set[Path]:
