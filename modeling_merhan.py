@@ -659,15 +659,17 @@ class MerhanGroupNormConvLayer(GradientCheckpointingLayer):
 
     def forward(self, samples: Tensor) -> Tensor:
         """`(batch, 1, samples)`, padding marked by `PADDING` -> `(batch, channels, frames)`."""
-        padded = samples == PADDING
-        states = self.conv(samples.masked_fill(padded, 0.0))
-        # A frame is real if the last sample of its window is.
-        real = ~padded[..., self.conv.kernel_size[0] - 1 :: self.conv.stride[0]]
+        states = self.conv(samples.masked_fill(samples == PADDING, 0.0))
+        # A frame is real if the last sample of its window is. In float32, and so are all that follow.
+        real = (samples[..., self.conv.kernel_size[0] - 1 :: self.conv.stride[0]] != PADDING).float()
         count = real.sum(dim=-1, keepdim=True).clamp(min=1)
-        centred = states.float() - (states.float() * real).sum(dim=-1, keepdim=True) / count
-        variance = (centred**2 * real).sum(dim=-1, keepdim=True) / count
-        normal = (centred * torch.rsqrt(variance + self.layer_norm.eps)).to(states.dtype)
-        return self.activation(normal * self.layer_norm.weight[:, None] + self.layer_norm.bias[:, None])
+        # Few passes, because no other states of the model are as large.
+        states = states * real
+        centred = torch.addcmul(states, states.sum(dim=-1, keepdim=True) / count, real, value=-1)
+        variance = torch.linalg.vector_norm(centred, dim=-1, keepdim=True) ** 2 / count
+        scale = torch.rsqrt(variance + self.layer_norm.eps) * self.layer_norm.weight[:, None]
+        states = torch.addcmul(self.layer_norm.bias[:, None], centred, scale)
+        return self.activation(states.to(self.layer_norm.weight.dtype))
 
 
 class MerhanModel(MerhanPreTrainedModel):
@@ -839,7 +841,7 @@ def _eval_where_frozen(module: nn.Module):
     trainable = [parameter.requires_grad for parameter in module.parameters()]
     if trainable and not any(trainable):
         module.eval()
-    elif trainable:
+    elif not all(trainable):
         for child in module.children():
             _eval_where_frozen(child)
 

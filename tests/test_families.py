@@ -118,13 +118,14 @@ def test_text(family, demo, tmp_path):
     require_family(recipe, model, processor, {"text": TEXTS}, tmp_path)
 
 
+@pytest.mark.parametrize("offset", [0.0, 3.0], ids=["centred", "offset"])
 @pytest.mark.parametrize("family", GROUP_NORM)
-def test_group_norm_ignores_padding_and_changes_nothing_else(family, demo):
+def test_group_norm_ignores_padding_and_changes_nothing_else(family, offset, demo):
     """Upstream, statistics over padding make real frames too large; without padding ours equal upstream's."""
     path = tiny_audio(family, seconds=2, feat_extract_norm="group", do_stable_layer_norm=False)
     upstream = AutoModel.from_pretrained(path).eval()
     _, model, _ = audio_parts(demo, family, feat_extract_norm="group", do_stable_layer_norm=False)
-    values = torch.randn(2, 16_000, generator=torch.Generator().manual_seed(0))
+    values = torch.randn(2, 16_000, generator=torch.Generator().manual_seed(0)) + offset
     mask = torch.ones(2, 16_000, dtype=torch.long)
     with torch.no_grad():
         expected = upstream(values, attention_mask=mask).last_hidden_state

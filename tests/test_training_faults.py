@@ -15,6 +15,7 @@ from merhan.data.dataset import EmotionDataset
 from merhan.errors import InputError
 from merhan.models.inference import machine_defaults
 from merhan.recipe.schema import AugmentationRecipe, Recipe, StageRecipe
+from merhan.training.arguments import training_arguments
 from merhan.training.stage import train_stage
 from merhan.training.trainer import MerhanTrainer, fill_rows
 
@@ -173,6 +174,25 @@ def test_running_out_of_memory_names_the_batch_and_the_remedy(trained_like, proc
     trainer = trainer_of(trained_like, processor, data, tmp_path / "a", per_device_train_batch_size=2)
     with pytest.raises(InputError, match=r"input_values \(2, \d+\).*per_device_train_batch_size below 2"):
         trainer.train()
+
+
+@pytest.mark.parametrize(("bf16", "fp16", "hides"), [(False, False, False), (True, False, False), (False, True, True)])
+def test_only_in_fp16_a_loss_that_is_not_finite_is_passed_over(bf16, fp16, hides, tmp_path):
+    arguments = training_arguments(tmp_path, {"bf16": bf16, "fp16": fp16, "use_cpu": True}, 1, "uar", 0)
+    assert arguments.logging_nan_inf_filter is hides
+    chosen = training_arguments(tmp_path, {"logging_nan_inf_filter": not hides}, 1, "uar", 0)
+    assert chosen.logging_nan_inf_filter is not hides, "the recipe's own word"
+
+
+def test_a_training_that_diverges_ends_at_the_next_log(trained_like, processor, demo, tmp_path):
+    train, validation = dataset(demo, processor, 16), dataset(demo, processor, 4)
+    recipe = Recipe(run_name="x", trainer={"report_to": "none", "per_device_train_batch_size": 2, "logging_steps": 2})
+    trained_like.classifier.bias.data.fill_(torch.nan)
+    with pytest.raises(InputError, match=r"loss of the training is nan in the steps before step 2: .* learning rate"):
+        train_stage(
+            recipe, StageRecipe("x", 1, RATES), 0, trained_like, processor, train, validation, tmp_path / "stage"
+        )
+    assert not list(tmp_path.rglob("checkpoint-*")), "and leaves none to resume from"
 
 
 def test_the_machine_chooses_what_the_recipe_does_not_say(monkeypatch):

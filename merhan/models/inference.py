@@ -26,6 +26,7 @@ from modeling_merhan import MerhanForSequenceClassification
 from processing_merhan import MerhanProcessor
 
 
+DIVERGED = "Lower the learning rate (stages[].learning_rate), or use bf16 in place of fp16."
 HALF_PRECISION = {"bf16": torch.bfloat16, "fp16": torch.float16}  # field of TrainingArguments -> precision of autocast
 
 
@@ -193,8 +194,7 @@ def require_finite_logits(logits: np.ndarray) -> np.ndarray:
     invalid = int((~np.isfinite(logits)).any(axis=-1).sum())
     if invalid:
         raise InputError(
-            f"The model's logits of {invalid} of {len(logits)} rows are not finite: training diverged. Lower the "
-            f"learning rate (stages[].learning_rate), or use bf16 in place of fp16."
+            f"The model's logits of {invalid} of {len(logits)} rows are not finite: training diverged. {DIVERGED}"
         )
     return logits
 

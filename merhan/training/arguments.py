@@ -22,6 +22,7 @@ DEFAULTS: dict[str, Any] = {
     "weight_decay": 0.01,
     "logging_steps": 10,
     "dataloader_pin_memory": torch.cuda.is_available(),
+    "accelerator_config": {"non_blocking": torch.cuda.is_available()},  # a batch is copied while the GPU computes
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
     "save_total_limit": 1,  # the best checkpoint is kept besides the last
@@ -56,6 +57,9 @@ def training_arguments(
     if half_precision and not torch.cuda.is_available() and not options.get("use_cpu"):
         logger.warning(f"no GPU: training in float32 instead of {half_precision[0]}")
         options |= dict.fromkeys(half_precision, False)
+    # The filter waits for the GPU in each step, and hides a training that diverges, which `MerhanTrainer` reports. In
+    # fp16 a loss may be infinite until the scale of the gradients is found.
+    options.setdefault("logging_nan_inf_filter", bool(options.get("fp16")))
     options["report_to"] = options["report_to"] or "none"
     options = {name: value for name, value in options.items() if not name.startswith("torch_compile")}  # of our own
     if "tensorboard" in options["report_to"]:

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -142,15 +142,15 @@ def _use_cache(
     batches = _batches(files, _lengths(dataset, modality), _LARGEST_BATCH[modality])
     batches = [rows for rows in batches if not all(files[row] in intact for row in rows)]
 
-    def save(computed: Sequence[tuple[int, np.ndarray]]):
-        for row, states in computed:
-            if not np.isfinite(states).all():
-                raise InputError(_too_large(dataset.rows["utterance_id"].iloc[row], modality))
-            if files[row] not in intact:
-                _save(cast(Path, files[row]), states)
+    def save(row: int, states: np.ndarray):
+        if not np.isfinite(states).all():
+            raise InputError(_too_large(dataset.rows["utterance_id"].iloc[row], modality))
+        if files[row] not in intact:
+            _save(cast(Path, files[row]), states)
 
     PartialState().wait_for_everyone()  # no process writes before all have listed what is missing
-    with PartialState().split_between_processes(batches) as own, torch.no_grad():
+    # Threads write a batch while the next one is computed.
+    with PartialState().split_between_processes(batches) as own, ThreadPoolExecutor() as pool, torch.no_grad():
         inputs = DataLoader(
             _Inputs(dataset, modality, own),
             batch_size=None,
@@ -158,13 +158,13 @@ def _use_cache(
             pin_memory=device.type == "cuda",
         )
         bar = progress(inputs, desc=f"{modality} features", total=len(own), unit="batch", disable=not own)
-        computed: list[tuple[int, np.ndarray]] = []
+        written: Iterator[None] = iter(())
         for rows, (values, mask) in zip(own, bar, strict=True):
             with torch.autocast(device.type, precision, enabled=precision is not None):
                 outputs = compute(values.to(device, non_blocking=True), mask.to(device, non_blocking=True))
-            save(computed)  # of the batch before, while a GPU computes this one
-            computed = list(zip(rows, _arrays(*outputs), strict=True))
-        save(computed)
+            list(written)  # waits, and raises what went wrong
+            written = pool.map(save, rows, _arrays(*outputs))
+        list(written)
     PartialState().wait_for_everyone()
     dataset.features[modality] = files
 

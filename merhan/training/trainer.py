@@ -21,7 +21,7 @@ from merhan.data.dataset import EmotionDataset
 from merhan.errors import InputError
 from merhan.logs import get_logger
 from merhan.metrics.classification import EmotionMetrics
-from merhan.models.inference import require_finite_logits
+from merhan.models.inference import DIVERGED, require_finite_logits
 from merhan.names import SCORE_TITLES, SCORES
 from merhan.training.ema import AveragingCallback, averaged_weights, load_average, save_average, weight_average
 from merhan.training.interruption import Interruption
@@ -284,9 +284,14 @@ def shard_by_layer(model: torch.nn.Module, plugin: Any):
 
 
 class EpochLog(TrainerCallback):
-    """Logs one line per epoch: training loss and validation scores."""
+    """Logs one line per epoch: training loss and validation scores. Ends a training whose loss is no longer finite."""
 
     def on_log(self, args, state, control, logs=None, **kwargs):
+        if not math.isfinite(logs.get("loss", 0.0)):
+            raise InputError(
+                f"The loss of the training is {logs['loss']} in the steps before step {state.global_step}: it "
+                f"diverged. {DIVERGED}"
+            )
         if "eval_loss" not in logs:
             return
         scores = [f"{SCORE_TITLES[name]} {logs[f'eval_{name}']:.3f}" for name in SCORES]
