@@ -123,12 +123,6 @@ def measurements(trial: bool) -> list[tuple[str, Callable]]:
         (f"fine-tuning, batch {small}", partial(train, **plain)),
         ("features, cold", features),
         (f"fine-tuning, {most} s a batch, cached convolutions", partial(train, **best)),
-        (f"fine-tuning, {most} s a batch", partial(train, stage=finetune, batch_seconds=most)),
-        (f"fine-tuning, {seconds} s a batch", partial(train, stage=finetune, batch_seconds=seconds)),
-        (f"fine-tuning, batch {large}", partial(train, stage=finetune, batch_size=large)),
-        (f"warm-up on features, batch {small}", partial(train, stage=warmup, batch_size=small)),
-        (f"warm-up on features, batch {large}", partial(train, stage=warmup, batch_size=large)),
-        ("evaluation", evaluate),
         ("profile, cached convolutions", partial(profile, **best)),
     ]
     if not trial:  # compilation takes minutes without a GPU
@@ -138,7 +132,15 @@ def measurements(trial: bool) -> list[tuple[str, Callable]]:
             ("profile, cached convolutions, compiled", partial(profile, **compiled)),
             (f"fine-tuning, batch {small}, compiled", partial(train, **plain, torch_compile=True)),
         ]
-    return listed
+    return [
+        *listed,
+        (f"fine-tuning, {most} s a batch", partial(train, stage=finetune, batch_seconds=most)),
+        (f"fine-tuning, {seconds} s a batch", partial(train, stage=finetune, batch_seconds=seconds)),
+        (f"fine-tuning, batch {large}", partial(train, stage=finetune, batch_size=large)),
+        (f"warm-up on features, batch {small}", partial(train, stage=warmup, batch_size=small)),
+        (f"warm-up on features, batch {large}", partial(train, stage=warmup, batch_size=large)),
+        ("evaluation", evaluate),
+    ]
 
 
 class Run:
