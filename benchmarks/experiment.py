@@ -11,7 +11,7 @@ import sys
 
 from common import command, hardware, publish
 
-from merhan.cli.exit_codes import exits_cleanly
+from merhan.cli.console import exits_cleanly
 from merhan.experiments.run import run_experiment
 
 

@@ -134,6 +134,19 @@ def test_a_wrong_command_would_be_refused(line, capsys):
 EXAMPLES = [block for block in blocks("python") if not block.place.startswith("docs/reference")]  # those are signatures
 
 
+BENCHMARKS = sorted((PROJECT / "benchmarks").glob("*.py"))
+
+
+@pytest.mark.parametrize("program", BENCHMARKS, ids=lambda program: program.stem)
+def test_what_a_benchmark_imports_exists(program):
+    """Also within functions, which run for minutes before some of them import."""
+    for node in ast.walk(ast.parse(program.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            module, names = importlib.import_module(str(node.module)), [alias.name for alias in node.names]
+            absent = [name for name in names if not hasattr(module, name)]
+            assert [name for name in absent if not importlib.util.find_spec(f"{node.module}.{name}")] == []
+
+
 @pytest.mark.parametrize("block", EXAMPLES, ids=lambda block: block.place)
 def test_documented_python_is_valid_and_its_imports_exist(block, monkeypatch):
     for script in WRITTEN.values():

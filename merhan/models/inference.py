@@ -156,6 +156,7 @@ def predict_logits(
         report_to="none",
         disable_tqdm=quiet or not progress_is_visible(),
         dataloader_pin_memory=torch.cuda.is_available(),
+        accelerator_config={"non_blocking": torch.cuda.is_available()},
         dataloader_num_workers=_SPEED.get().workers,
     )
     trainer = Trainer(model, arguments, data_collator=Collator(processor))
