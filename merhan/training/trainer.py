@@ -84,6 +84,7 @@ class MerhanTrainer(Trainer):
             self.average = weight_average(self.model, ema_decay)
             self.add_callback(AveragingCallback(self.average))
         self._replace_progress_callbacks()
+        self.add_callback(FiniteLoss)
 
     def get_train_dataloader(self) -> DataLoader:
         """As Trainer's, or with batches of constant seconds."""
@@ -284,7 +285,18 @@ def shard_by_layer(model: torch.nn.Module, plugin: Any):
 
 
 class EpochLog(TrainerCallback):
-    """Logs one line per epoch: training loss and validation scores. Ends a training whose loss is no longer finite."""
+    """Logs one line per epoch: training loss and validation scores."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "eval_loss" not in logs:
+            return
+        scores = [f"{SCORE_TITLES[name]} {logs[f'eval_{name}']:.3f}" for name in SCORES]
+        loss = "".join(f"loss {value:.3f}  " for value in _new_losses(state.log_history)[-1:])
+        logger.info(f"epoch {logs['epoch']:g}  {loss}validation {'  '.join(scores)}")
+
+
+class FiniteLoss(TrainerCallback):
+    """Ends a training whose loss is NaN or infinite, at the next log and before a checkpoint is saved."""
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not math.isfinite(logs.get("loss", 0.0)):
@@ -292,11 +304,6 @@ class EpochLog(TrainerCallback):
                 f"The loss of the training is {logs['loss']} in the steps before step {state.global_step}: it "
                 f"diverged. {DIVERGED}"
             )
-        if "eval_loss" not in logs:
-            return
-        scores = [f"{SCORE_TITLES[name]} {logs[f'eval_{name}']:.3f}" for name in SCORES]
-        loss = "".join(f"loss {value:.3f}  " for value in _new_losses(state.log_history)[-1:])
-        logger.info(f"epoch {logs['epoch']:g}  {loss}validation {'  '.join(scores)}")
 
 
 def _new_losses(history: Sequence[Mapping[str, float]]) -> list[float]:
