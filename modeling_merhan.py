@@ -251,7 +251,7 @@ class MerhanFusion(nn.Module):
     def attend(self, record: Record, name: str, block: nn.Module, query: Modality, key: Modality) -> Modality:
         """Attend from `query` to `key`; weights and states are recorded under `name`."""
         # Broadcast over the queries: transformers' function takes a score of small kernels, and waits for a GPU.
-        mask: Tensor | None = key.mask[:, None, None]
+        mask: Any = key.mask[:, None, None]
         if self.config._attn_implementation not in ("sdpa", "eager"):
             padding = key.mask.long()
             mask = create_bidirectional_mask(self.config, query.states, padding, encoder_hidden_states=key.states)
