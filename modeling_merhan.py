@@ -927,7 +927,7 @@ def emotion_loss(logits: Tensor, labels: Tensor, config: MerhanConfig, row_weigh
     targets = (1 - config.label_smoothing) * targets + config.label_smoothing / logits.shape[-1]
     # CODEPATH: class weights and focal loss are options of the recipe, for training alone.
     if config.class_weights is not None:
-        targets = targets * torch.tensor(config.class_weights, device=targets.device)
+        targets = targets * torch.tensor(config.class_weights).to(targets.device, non_blocking=True)
     if config.focal_gamma > 0:  # CODEPATH: as above
         targets = targets * (1 - log_probabilities.exp()) ** config.focal_gamma
     losses = -(targets * log_probabilities).sum(dim=-1)

@@ -158,8 +158,8 @@ class MerhanTrainer(Trainer):
         rows = [len(batch["labels"]) for batch in batches]
         mean: Any = sum(rows) / max(len(rows), 1)
         if self.batch_seconds is not None:
-            # A tensor, because a number would wait for the device.
-            mean = self.accelerator.reduce(torch.tensor(mean, device=device), "mean")
+            # Filled on the device, because a copy would wait for it.
+            mean = self.accelerator.reduce(torch.full((), mean, device=device), "mean")
         for number, batch in enumerate(batches):
             if self.batch_seconds is None:
                 batch = fill_rows(batch, self._train_batch_size)
