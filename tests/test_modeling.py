@@ -578,3 +578,19 @@ def test_backbone_config_changes_are_checked(checkpoints):
     assert model.audio_backbone.config.mask_time_prob == 0.3
     with pytest.raises(ValueError, match="mask_tiem_prob"):
         from_backbones(MerhanModel, audio=str(checkpoints / "wav2vec2"), audio_config={"mask_tiem_prob": 0.3})
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [{"fusion": name} for name in FUSIONS] + [{"class_weights": [1.0, 2.0, 1.0, 1.0], "modality_dropout": 0.5}],
+    ids=[*FUSIONS, "class weights, modality dropout"],
+)
+def test_fusion_and_loss_never_wait_for_a_device(variant, make_model):
+    """On the device `meta`, where tensors have no values, reading one is an error: on a GPU it would wait."""
+    model = make_model(**variant).train().to("meta")
+    lengths = {"audio": 9, "text": 5}
+    inputs = {f"{name}_features": torch.empty(4, length, 16, device="meta") for name, length in lengths.items()}
+    masks = {f"{name}_features_mask": torch.ones(4, length, device="meta").long() for name, length in lengths.items()}
+    labels = torch.zeros(4, dtype=torch.long, device="meta")
+    model(**inputs, **masks, labels=labels).loss.backward()
+    assert model.classifier.weight.grad.is_meta
