@@ -2,7 +2,8 @@
 
     merhan compare outputs/a outputs/b
 
-Speakers (or dialogues) are resampled, never single rows, and p-values are corrected for the number of pairs (Holm).
+Dialogues or speakers are resampled where every row has one, else single rows; p-values are corrected for the number of
+pairs (Holm).
 """
 
 import argparse

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser):
     parser.add_argument(
         "--workers",
         type=Number(int, minimum=0, maximum=1024),
-        help="processes that decode ahead (default: on a GPU one for each core, up to 8; else 0)",
+        help="processes that decode ahead (default: as in the run's recipe, else on a GPU one for each core, up to 8)",
     )
     parser.add_argument(
         "--column",

@@ -4,7 +4,7 @@
     merhan space outputs/quickstart --transcribe openai/whisper-base.en
 
 The page is served on this machine alone, and makes no request to any other. `merhan publish --space` puts it on the
-Hub. Needs gradio, and for long recordings silero-vad: pip install 'merhan[space,timeline]'
+Hub. Needs gradio, and for long recordings silero-vad: pip install 'merhan[train,space,timeline]'
 """
 
 import argparse

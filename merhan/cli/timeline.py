@@ -6,7 +6,7 @@
     merhan timeline outputs/quickstart call.wav --out call.html --channels --transcribe openai/whisper-base.en
 
 By suffix: .csv, .json (also second by second), .srt and .vtt (subtitles), .rttm, .eaf (ELAN), .txt (labels that
-Audacity imports), .html (a page with a player). Needs silero-vad: pip install 'merhan[timeline]'
+Audacity imports), .html (a page with a player). Needs silero-vad: pip install 'merhan[train,timeline]'
 """
 
 import argparse

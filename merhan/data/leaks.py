@@ -87,7 +87,8 @@ def audit(
         text: the same text, ignoring case and punctuation.
         label-in-text: a sentence that train has with one label only, so that the text determines the label.
         validation: a validation set that consists of test rows.
-        weights: initial weights that were trained on the tested corpus or speakers.
+        weights: initial weights that were trained on test speakers, or on the tested corpus where speakers are
+            unknown.
     """
     leaks: list[Leak] = []
     for shared in _checks(rows, modalities, facts, histories or {}):

@@ -1,7 +1,7 @@
 """Comparison of systems on the same rows: differences with intervals, and paired tests.
 
-Intervals and tests resample clusters (dialogues or speakers, as the intervals of single systems do), not rows, because
-the rows of one speaker are correlated, for both systems.
+Intervals and tests resample clusters (dialogues or speakers, as the intervals of single systems do; single rows where
+neither is known), because the rows of one speaker are correlated, for both systems.
 """
 
 from collections.abc import Mapping, Sequence

@@ -23,7 +23,7 @@ def bootstrap_intervals(
 ) -> dict[str, list[float]]:
     """95 % intervals of the four scores, by a percentile bootstrap over clusters.
 
-    Clusters (speakers or dialogues) are resampled, not rows, because rows of one speaker are correlated. With few
+    Clusters (speakers or dialogues) are resampled, because rows of one speaker are correlated. With few
     clusters the percentiles are moved outwards (`confidence_level`): otherwise the intervals of ten speakers would
     cover the true score in 91 % of corpora only.
 

@@ -91,8 +91,8 @@ def machine_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_cudnn_attention():
-    """Keep PyTorch's attention from cuDNN, which builds a plan for every shape that it has not seen before: it takes
-    most of a second per batch of a new length, and gains less than a tenth afterwards (RESULTS.md, "On a GPU")."""
+    """Switch off cuDNN's implementation of attention, which builds a plan for every shape that is new: it takes most of
+    a second per batch of a new length, and gains less than a tenth afterwards (RESULTS.md, "On a GPU")."""
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
