@@ -160,6 +160,17 @@ def test_documented_python_is_valid_and_its_imports_exist(block, monkeypatch):
             assert node.attr in merhan.__all__
 
 
+def test_what_is_documented_to_be_installed_is_enough_for_a_command():
+    pages = [*DOCUMENTS, *(PROJECT / "merhan" / "cli").glob("*.py"), PROJECT / "notebooks" / "quickstart.ipynb"]
+    named = {
+        (page.name, name)
+        for page in pages
+        for name in re.findall(r"(?:merhan|\.)\[([a-z,]+)\]", page.read_text("utf-8"))
+    }
+    assert len(named) > 5
+    assert [(page, name) for page, name in sorted(named) if "train" not in name.split(",")] == []
+
+
 def test_documented_configurations_exist():
     named = {
         path for document in DOCUMENTS for path in re.findall(r"configs/[\w/-]+\.yaml", document.read_text("utf-8"))
