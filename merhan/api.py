@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from accelerate import PartialState
 from transformers import set_seed
 
@@ -31,7 +32,7 @@ from merhan.hub.publishing import publish
 from merhan.logs import get_logger
 from merhan.models.backbones import check_backbones
 from merhan.models.building import build_model, build_processor
-from merhan.models.inference import as_in_training, load_checkpoint
+from merhan.models.inference import HALF_PRECISION, as_in_training, load_checkpoint, machine_defaults
 from merhan.models.temperature_scaling import calibrate
 from merhan.prediction.predict import Predictor
 from merhan.prediction.timeline import Timeline
@@ -291,8 +292,19 @@ def _build(recipe: Recipe, train: pd.DataFrame) -> tuple[MerhanForSequenceClassi
     with PartialState().main_process_first():  # one process downloads, the others read its cache
         processor = build_processor(recipe.model, recipe.data, train)
         model = build_model(recipe.model, labels, train)
-        check_backbones(model, processor, recipe.model)
+        check_backbones(model, processor, recipe.model, _half_precisions(recipe))
     return model, processor
+
+
+def _half_precisions(recipe: Recipe) -> dict[str, torch.dtype]:
+    """The half precisions that the stages compute in, by name."""
+    precisions: dict[str, torch.dtype] = {}
+    for stage in recipe.stages:
+        options = {**recipe.trainer, **stage.trainer}
+        options = {**machine_defaults(options), **options}
+        if torch.cuda.is_available() or options.get("use_cpu"):
+            precisions |= {name: dtype for name, dtype in HALF_PRECISION.items() if options.get(name)}
+    return precisions
 
 
 def _datasets(

@@ -17,6 +17,7 @@ from merhan.errors import InputError
 from merhan.models.adapters import add_adapters, merge_adapters
 from merhan.models.backbones import check_backbones, load_tokenizer, position_limit
 from merhan.models.building import build_model, build_processor
+from merhan.models.inference import HALF_PRECISION
 from merhan.models.tiny_backbones import AUDIO_FAMILIES, TEXT_FAMILIES, TEXT_POSITIONS, tiny_audio, tiny_text
 from merhan.recipe.schema import DataRecipe, ModelRecipe, Recipe, StageRecipe
 from merhan.training.feature_cache import use_cached_features
@@ -33,6 +34,7 @@ SHARED_LAYERS = {"albert"}  # all layers have the same weights, so none can have
 GROUP_NORM = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat", "sew", "sew-d")
 AUDIO = [(family, {}) for family in AUDIO_FAMILIES]
 AUDIO += [(family, {"feat_extract_norm": "group", "do_stable_layer_norm": False}) for family in GROUP_NORM]
+FULL_PRECISION_ONLY = {("deberta", "bf16"), ("deberta", "fp16")}
 TWO_STEPS = {"report_to": "none", "max_steps": 2, "warmup_steps": 0, "load_best_model_at_end": False}
 TEXTS = ["one two three four five six seven eight nine ten", "one two"]
 
@@ -217,6 +219,22 @@ def test_a_backbone_that_cannot_encode_is_refused_by_key_and_family(demo):
     model.merhan.text_backbone.forward = Mock(side_effect=TypeError("no such argument"))
     with pytest.raises(InputError, match=r"model.text_backbone: .*family bert.* cannot encode text: no such argument"):
         check_backbones(model, processor, recipe)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize(
+    ("modality", "family"),
+    [("audio", family) for family in AUDIO_FAMILIES] + [("text", family) for family in TEXT_FAMILIES],
+)
+def test_a_backbone_that_cannot_compute_in_half_precision_is_refused_before_training(modality, family, precision, demo):
+    recipe, model, processor = text_parts(demo, family) if modality == "text" else audio_parts(demo, family)
+    if (family, precision) not in FULL_PRECISION_ONLY:
+        check_backbones(model, processor, recipe, {precision: HALF_PRECISION[precision]})
+        return
+    with pytest.raises(
+        InputError, match=f"family {family}.* cannot compute in {precision}: .*; set trainer.{precision}: false"
+    ):
+        check_backbones(model, processor, recipe, {precision: HALF_PRECISION[precision]})
 
 
 def test_the_page_of_backbones_lists_what_was_tested():

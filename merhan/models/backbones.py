@@ -1,5 +1,6 @@
 """The backbones that a recipe names: where their weights, feature extractors and tokenizers come from."""
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -200,26 +201,50 @@ def _require_matching_weights(name: str, missing: list[str], unexpected: list[st
         )
 
 
-def check_backbones(model: MerhanForSequenceClassification, processor: MerhanProcessor, recipe: ModelRecipe):
-    """Run each backbone once on two rows of different lengths, so that one that cannot be used is found at once.
+def check_backbones(
+    model: MerhanForSequenceClassification,
+    processor: MerhanProcessor,
+    recipe: ModelRecipe,
+    precisions: Mapping[str, torch.dtype] | None = None,
+):
+    """Run each backbone on two rows of different lengths, so that one that cannot be used is found at once.
+
+    Args:
+        precisions: half precisions of autocast in which they will run too, by their name in a recipe's `trainer`.
 
     Raises:
         InputError: names the recipe's key, the backbone and its family.
     """
     model.eval()
     for modality in recipe.backbones:
-        values, mask = _two_rows(processor, modality).values()
-        backbone = getattr(model.merhan, f"{modality}_backbone")
-        try:
-            with torch.no_grad():
-                encoded = model.merhan.encode(modality, values, mask)
-                model.merhan.fusion({modality: encoded})
-        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
-            name, reason = getattr(recipe, f"{modality}_backbone"), " ".join(str(error).split())[:300]
-            raise InputError(
-                f"model.{modality}_backbone: {name!r} (family {backbone.config.model_type}) cannot encode {modality}: "
-                f"{reason}; choose another backbone."
-            ) from error
+        rows = _two_rows(processor, modality)
+        _require_encoding(model, rows, recipe, modality)
+        for name, precision in (precisions or {}).items():
+            with torch.autocast("cpu", precision):
+                _require_encoding(model, rows, recipe, modality, name)
+
+
+def _require_encoding(
+    model: MerhanForSequenceClassification,
+    rows: BatchFeature,
+    recipe: ModelRecipe,
+    modality: str,
+    precision: str | None = None,
+):
+    """Raise InputError where the backbone of a modality cannot encode rows; `precision` is that of autocast."""
+    try:
+        with torch.no_grad():
+            encoded = model.merhan.encode(modality, *rows.values())
+            model.merhan.fusion({modality: encoded})
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+        name, family = getattr(recipe, f"{modality}_backbone"), getattr(model.config, f"{modality}_config").model_type
+        fault, remedy = f"cannot encode {modality}", "choose another backbone"
+        if precision is not None:
+            fault, remedy = f"cannot compute in {precision}", f"set trainer.{precision}: false"
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"model.{modality}_backbone: {name!r} (family {family}) {fault}: {reason}; {remedy}."
+        ) from error
 
 
 def _two_rows(processor: MerhanProcessor, modality: str) -> BatchFeature:

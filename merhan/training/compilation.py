@@ -21,12 +21,15 @@ logger = get_logger(__name__)
 _MOST_FUNCTIONS = 32
 
 
-def compile_layers(model: nn.Module, options: Mapping[str, Any]):
+def compile_layers(model: nn.Module, options: Mapping[str, Any]) -> bool:
     """Compile the layers of the backbones in place, for any batch shape; names of parameters stay as they are.
 
     Args:
         options: the recipe's `trainer`, whose `torch_compile`, `torch_compile_backend` and `torch_compile_mode` decide;
             without them nothing is compiled.
+
+    Returns:
+        Whether anything is compiled.
 
     Raises:
         InputError: the backbones have no numbered layers.
@@ -34,7 +37,7 @@ def compile_layers(model: nn.Module, options: Mapping[str, Any]):
     chosen = {name: options.get(f"torch_compile_{name}") for name in ("backend", "mode")}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     if not options.get("torch_compile", bool(chosen)):
-        return
+        return False
     layers = backbone_layers(model)
     if not layers:
         raise InputError("trainer.torch_compile: the backbones have no numbered layers to compile; remove the key.")
@@ -42,3 +45,4 @@ def compile_layers(model: nn.Module, options: Mapping[str, Any]):
     logger.info(f"the {len(layers)} layers of the backbones are compiled in their first batches")
     for layer in layers:
         layer.compile(dynamic=True, **chosen)
+    return True

@@ -30,6 +30,7 @@ from merhan.training.feature_cache import read_convolutions, use_cached_convolut
 from merhan.training.interruption import signals_noted
 from merhan.training.parameter_groups import GradualUnfreezing, count_trainable, frozen_modalities, set_trainable
 from merhan.training.sampling import build_sampler
+from merhan.training.single_cast import cast_states_once
 from merhan.training.stage_history import reset_peak_memory, save_history
 from merhan.training.trainer import MerhanTrainer
 from modeling_merhan import MerhanForSequenceClassification
@@ -75,7 +76,7 @@ def train_stage(
     arguments = _arguments(recipe, stage, folder, seed)
     _set_features(stage, model, (train, validation), arguments)
     difficulty = _difficulty(recipe, model, processor, train, arguments, folder)
-    compile_layers(model, {**recipe.trainer, **stage.trainer})
+    _speed_up_layers({**recipe.trainer, **stage.trainer}, model, arguments)
     trainer = MerhanTrainer(
         model,
         arguments,
@@ -194,6 +195,13 @@ def _require_cacheable_encoder(name: str, model: MerhanForSequenceClassification
         reason = "augmentation changes the sound in every epoch"
     if reason is not None:
         raise InputError(f"stage {name}: cache_feature_encoder: {reason}; remove the key.")
+
+
+def _speed_up_layers(options: dict[str, Any], model: MerhanForSequenceClassification, arguments: TrainingArguments):
+    """Compile the layers where the recipe asks for it; else let autocast cast their states less often."""
+    is_compiled = compile_layers(model, options)
+    if autocast_precision(arguments) is not None and not is_compiled:
+        cast_states_once(model)
 
 
 def _difficulty(
