@@ -3,8 +3,8 @@
     python benchmarks/gpu_floor.py --write
 
 wav2vec2-base and roberta-base in full width on tensors without values, so that no GPU is needed: 177 utterances of
-3.38 s, which are 600 s, with 128 tokens each, the frozen convolutions cached, bf16 autocast. An operator takes as long as
-its bytes at 3.0 TB/s or its products at 780 TFLOP/s, both measured on an H100. A real kernel takes longer.
+3.38 s, which are 600 s, with 128 tokens each, the frozen convolutions cached, bf16 autocast. An operator takes as long
+as its bytes at 3.0 TB/s or its products at 780 TFLOP/s, both measured on an H100. A real kernel takes longer.
 """
 
 import argparse
