@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 import torch
+from accelerate import PartialState
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -219,9 +220,11 @@ def check_backbones(
     for modality in recipe.backbones:
         rows = _two_rows(processor, modality)
         _require_encoding(model, rows, recipe, modality)
+        device = PartialState().device  # autocast of a CPU is not that of a GPU
         for name, precision in (precisions or {}).items():
-            with torch.autocast("cpu", precision):
-                _require_encoding(model, rows, recipe, modality, name)
+            with torch.autocast(device.type, precision):
+                _require_encoding(model.to(device), rows.to(device), recipe, modality, name)
+    model.cpu()  # where it was
 
 
 def _require_encoding(
