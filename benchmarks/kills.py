@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from common import REPOSITORY
 
 
@@ -33,12 +34,16 @@ SENTENCE, SAME, SILENT, TRACEBACK = ANSWERS
 
 
 class Program:
-    """A program of this repository, in a process of its own."""
+    """A program of this repository, in a process of its own with as many threads as this one.
+
+    The last bits of weights depend on the number of threads, and `tests/conftest.py`, which is imported here, sets it.
+    """
 
     def __init__(self, *words: str | Path, **environment: str):
         command = [sys.executable, *map(str, words)]
+        own = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())} | environment
         self.process = subprocess.Popen(
-            command, cwd=REPOSITORY, env=os.environ | environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+            command, cwd=REPOSITORY, env=own, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
         )
 
     def end(self) -> str:
