@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
+import torch
 from common import command, hardware, publish
 
 from merhan import api, content_hashes
@@ -53,6 +54,7 @@ def main():
     parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
+    torch.set_num_threads(1)  # threads that wait would count as work
     costs: dict[bool, list[tuple[Cost, Cost]]] = {True: [], False: []}
     with tempfile.TemporaryDirectory() as name:
         measure(Path(name), "warm", safe=True)
