@@ -9,6 +9,7 @@ import pytest
 from merhan import api
 from merhan.cli import main as cli
 from merhan.errors import InputError
+from merhan.training import arguments, run_folder
 
 
 RECIPE = """
@@ -147,3 +148,25 @@ def test_what_is_not_there_is_not_resumed(recipe, changes, place, elsewhere, tra
 def test_moved_recordings_are_named_only_for_a_run_that_recorded_them(elsewhere):
     with pytest.raises(InputError, match=r"--source: is for --resume with the recipe.yaml in the folder of a run"):
         api.train("run/recipe.yaml", source="data")
+
+
+@pytest.mark.parametrize(
+    ("program", "command"),
+    [
+        ("/home/me/merhan/train_hf_e2e.py", "python train_hf_e2e.py --config 'my recipe.yaml'"),
+        ("/usr/lib/python3/site-packages/merhan/__main__.py", "python -m merhan --config 'my recipe.yaml'"),
+        ("/home/me/.venv/bin/merhan", "merhan --config 'my recipe.yaml'"),
+    ],
+)
+def test_a_run_records_a_command_that_can_be_given_again(program, command, monkeypatch):
+    monkeypatch.setattr("sys.argv", [program, "--config", "my recipe.yaml"])
+    assert run_folder._command() == command
+
+
+def test_what_every_stage_would_say_is_said_once(tmp_path, caplog, monkeypatch):
+    caplog.set_level("WARNING")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    arguments._log_once.cache_clear()
+    for _ in range(3):
+        arguments.training_arguments(tmp_path, {"bf16": True}, 1, "uar", 0)
+    assert [record.message for record in caplog.records].count("no GPU: training in float32 instead of bf16") == 1

@@ -1,7 +1,9 @@
 """The TrainingArguments of a stage."""
 
+import logging
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +53,12 @@ def training_arguments(
     without_cudnn_attention()
     chosen = machine_defaults(options)
     if chosen:
-        logger.info(f"chosen for this machine: {', '.join(f'{name}={value}' for name, value in chosen.items())}")
+        listed = ", ".join(f"{name}={value}" for name, value in chosen.items())
+        _log_once(logging.INFO, f"chosen for this machine: {listed}")
     options = {"disable_tqdm": not progress_is_visible(), **DEFAULTS, **chosen, **options}
     half_precision = [name for name in ("bf16", "fp16") if options.get(name)]
     if half_precision and not torch.cuda.is_available() and not options.get("use_cpu"):
-        logger.warning(f"no GPU: training in float32 instead of {half_precision[0]}")
+        _log_once(logging.WARNING, f"no GPU: training in float32 instead of {half_precision[0]}")
         options |= dict.fromkeys(half_precision, False)
     # The filter waits for the GPU in each step, and hides a training that diverges, which `MerhanTrainer` reports. In
     # fp16 a loss may be infinite until the scale of the gradients is found.
@@ -72,6 +75,12 @@ def training_arguments(
         seed=seed,
         **options,
     )
+
+
+@cache
+def _log_once(level: int, text: str):
+    """Log a line that every stage, and the check of the recipe, would repeat."""
+    logger.log(level, text)
 
 
 def autocast_precision(arguments: TrainingArguments) -> torch.dtype | None:

@@ -151,9 +151,20 @@ def _create_run_folder(folder: Path, recipe: Recipe, data: Data, overwrite: bool
         if recipe.data.context_turns:  # turns without a label are context, too
             write_manifest(data.dialogues, temporary / "dialogues.parquet")
         write_json(temporary / "provenance.json", provenance(recipe, data.rows, data.protocol))
-        write_text(temporary / "command.txt", shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]) + "\n")
+        write_text(temporary / "command.txt", _command() + "\n")
         save_recipe(recipe, temporary / "recipe.yaml")
         write_hashes(temporary)
+
+
+def _command() -> str:
+    """The command that is running, without the folder of its program: a script, a package, or an installed program."""
+    program = Path(sys.argv[0])
+    words = [program.name]
+    if program.name == "__main__.py":
+        words = ["python", "-m", program.parent.name]
+    elif program.suffix == ".py":
+        words = ["python", program.name]
+    return shlex.join([*words, *sys.argv[1:]])
 
 
 def _replace_recipe(folder: Path, recipe: Recipe):
