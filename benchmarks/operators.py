@@ -10,6 +10,7 @@ launch nothing are not counted.
 
 import argparse
 import collections
+import contextlib
 import json
 import os
 import subprocess
@@ -98,6 +99,10 @@ def build() -> torch.nn.Module:
     config = modeling_merhan.MerhanConfig(audio_config=audio, text_config=text, **small, num_labels=7)
     model = modeling_merhan.MerhanForSequenceClassification(config).train()
     model.merhan.audio_backbone.feature_extractor.requires_grad_(False)
+    with contextlib.suppress(ImportError):  # of an earlier commit
+        from merhan.training.single_cast import cast_states_once
+
+        cast_states_once(model)  # as in training
     return model
 
 
