@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -402,13 +403,19 @@ def test_features_after_a_kill_are_those_of_an_uninterrupted_run(demo, trained_l
         use_cached_features(trained_like.merhan, part(demo, processor, "train", 14), "audio", torch.device("cpu"))
 
     def killed_after_six():
-        saved = itertools.count()
+        numbers, saved = itertools.count(), threading.Semaphore(0)
         save = feature_cache._save
 
         def save_or_die(*args):
-            if next(saved) == 6:
+            number = next(numbers)
+            if number > 6:
+                threading.Event().wait()  # until the process is killed
+            if number == 6:
+                for _ in range(6):
+                    saved.acquire()
                 os.kill(os.getpid(), signal.SIGKILL)
             save(*args)
+            saved.release()
 
         feature_cache._save = save_or_die
         compute("cut")
