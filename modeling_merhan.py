@@ -250,12 +250,9 @@ class MerhanFusion(nn.Module):
 
     def attend(self, record: Record, name: str, block: nn.Module, query: Modality, key: Modality) -> Modality:
         """Attend from `query` to `key`; weights and states are recorded under `name`."""
-        # Broadcast over the queries: transformers' function takes a score of small kernels, and waits for a GPU.
-        mask: Any = key.mask[:, None, None]
-        if self.config._attn_implementation not in ("sdpa", "eager"):
-            padding = key.mask.long()
-            mask = create_bidirectional_mask(self.config, query.states, padding, encoder_hidden_states=key.states)
-        states, weights = block(query.states, mask, key.states, record.attentions is not None)
+        # Broadcast over the queries, as sdpa and eager attention take it: transformers' function would make a mask for
+        # each query by a score of small kernels, and wait for a GPU.
+        states, weights = block(query.states, key.mask[:, None, None], key.states, record.attentions is not None)
         if record.attentions is not None:
             record.attentions[name] = weights
         if record.hidden_states is not None:
