@@ -9,6 +9,10 @@
 # FOLDER gets training.jsonl and launch.jsonl, which `gpu_training.py --recorded` and `gpu_launch.py --recorded` turn into
 # the sections of RESULTS.md.
 set -uo pipefail
+case "${2:-}" in
+    training | launch | all) ;;
+    *) echo "usage: bash benchmarks/gpu.sh FOLDER training|launch|all [options]" >&2; exit 2 ;;
+esac
 results="$(mkdir -p "$1" && cd "$1" && pwd)"
 part="$2"
 shift 2

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from common import command, publish
+from operators import VIEWS
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -39,9 +40,6 @@ KINDS = {
     "sums of residuals and gradients": ("aten.add", "aten.sum"),
     "clipping, optimizer": ("_foreach", "_fused"),
 }
-# Operators that give another view of a tensor, or memory.
-VIEWS = ("view", "transpose", "aten.t.", "expand", "squeeze", "detach", "slice", "permute", "select", "alias", "split")
-VIEWS += ("as_strided", "lift_fresh", "empty", "prim.")
 
 
 def main():
@@ -139,7 +137,7 @@ class Counter(TorchDispatchMode):
         name = str(function)
         if not any(view in name for view in VIEWS):
             kind = next((kind for kind, words in KINDS.items() if any(word in name for word in words)), "others")
-            moved = size_of((args, kwargs)) + (0 if name.endswith("_.default") else size_of(outputs))
+            moved = size_of((args, kwargs)) + size_of(outputs)
             formula = flop_registry.get(function._overloadpacket)
             products = formula(*args, **(kwargs or {}), out_val=outputs) if formula else 0
             self.milliseconds[kind] += 1000 * max(moved / BYTES, products / PRODUCTS)

@@ -25,7 +25,7 @@ from transformers import RobertaConfig, Wav2Vec2Config
 
 
 PARTS = ("forward", "backward", "clipping", "optimizer")
-# Operators of these names give another view of a tensor, or memory.
+# Operators of these names give another view of a tensor, memory, or a property.
 VIEWS = (
     "view",
     "transpose",
@@ -39,7 +39,7 @@ VIEWS = (
     "select",
     "alias",
 )
-VIEWS += ("split", "as_strided", "lift_fresh", "profiler", "empty")
+VIEWS += ("split", "as_strided", "lift_fresh", "profiler", "empty", "prim.")
 
 
 def main():

@@ -29,11 +29,11 @@ def cast_states_once(model: nn.Module):
 
 
 def _cast(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
-    """Cast the states of an attention module, its first argument."""
-    states = args[0] if args else kwargs["hidden_states"]
-    device = states.device.type
-    if not torch.is_autocast_enabled(device) or not states.is_floating_point():
+    """Cast the states of an attention module, its first argument; None where a family names it otherwise."""
+    states = args[0] if args else kwargs.get("hidden_states")
+    if not torch.is_tensor(states) or not torch.is_autocast_enabled(states.device.type):
         return None
+    device = states.device.type
     states = states.to(torch.get_autocast_dtype(device))
     if args:
         return (states, *args[1:]), kwargs
